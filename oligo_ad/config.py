@@ -1,0 +1,167 @@
+"""Every option of a run: its type, default, legal values and meaning.
+
+Hydra composes YAML into plain values; `read` checks them once against these dataclasses, and no
+DictConfig exists after that. What varies with the science (encoder, network, fusion, optimizer,
+schedule) stays a mapping with a `_target_`; `components.py` checks it against the constructor it
+names. The defaults live in `conf/`: a field without one here has it there.
+"""
+
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from oligo_ad.errors import UserError, nearest
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+# A field that takes one name or several in order of preference: `X` means `[X]`.
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda v: () if v is None else (v,) if isinstance(v, str) else tuple(v)),
+]
+Component = dict[str, Any]
+_checked = dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+
+
+@_checked
+class SimulationConfig:
+    """The simulated atlas that `data=demo` writes once and then reads like any other file."""
+
+    nuclei: Annotated[int, Field(ge=500)]  # in the whole file: all cell types, all donors
+    genes: Annotated[int, Field(ge=200, le=36601)]  # the most expressed ones of the panel
+    effect: Annotated[float, Field(ge=0)]  # size of the planted marginal shifts; 1 = as published
+    interaction: Annotated[float, Field(ge=0, le=1)]  # strength of the part no linear model sees
+    confounding: Annotated[float, Field(ge=0)]  # of depth, age and APOE with the label; 1 = as seen
+    oligodendrocytes: Fraction  # share of all nuclei
+    seed: int
+
+
+@_checked
+class DataConfig:
+    """Which file, and which of its columns and values define donors, labels and cell type."""
+
+    name: str
+    path: str | None  # an .h5ad file
+    simulation: SimulationConfig | None  # where set, the file is made first and `path` ignored
+    donor_key: Names  # obs column; of several names the first one present is taken
+    label_key: Names
+    positive: Names  # values of the label column that mean 1
+    negative: Names  # values that mean 0; every other value is excluded and counted
+    cell_type_key: Names
+    cell_types: Names  # nuclei to keep; empty keeps all
+    counts: str  # auto | X | raw | none | the name of a layer
+    min_genes: Annotated[int, Field(ge=0)]  # expressed genes that a nucleus must have
+    min_nuclei: Positive  # nuclei that a donor must have
+
+
+@_checked
+class SplitConfig:
+    """How whole donors are divided; see `data/split.py`."""
+
+    kind: Literal["holdout", "cv"]
+    test_fraction: Fraction  # of donors (holdout)
+    validation_fraction: Fraction  # of the donors that are not test donors
+    folds: Annotated[int, Field(ge=2)]  # (cv)
+    repeats: Positive  # (cv)
+    seed: int
+    file: str | None  # a split.json to use instead
+
+
+@_checked
+class MetadataConfig:
+    """Donor-level columns given to the model beside expression; see `data/metadata.py`."""
+
+    columns: Names
+    fusion: Component
+    allow_label_derived: bool  # lifts the leakage guard and stamps every output
+
+
+@_checked
+class ModelConfig:
+    """What is read from a cell, and the network that reads it."""
+
+    name: str
+    encoder: Component
+    network: Component
+
+
+@_checked
+class FitConfig:
+    """The training loop; see `training/fit.py`."""
+
+    epochs: Positive
+    batch_size: Positive  # nuclei per forward pass, over all processes together
+    accumulate: Positive  # forward passes per optimizer step
+    optimizer: Component
+    schedule: Component
+    clip: Annotated[float, Field(gt=0)] | None  # largest gradient norm
+    pos_weight: Literal["auto"] | Annotated[float, Field(gt=0)]  # auto: negatives / positives
+    monitor: Literal["loss", "cell_auroc", "donor_auroc"]  # on validation donors
+    patience: Positive  # epochs without improvement before stopping
+    log_every: Positive  # optimizer steps between reads of the loss from the device
+
+
+@_checked
+class EvaluationConfig:
+    """How predictions become results; see `results/metrics.py`."""
+
+    donor_score: Literal["mean", "mean_logit", "fraction"]
+    threshold: Literal["validation"] | Fraction  # probability above which a cell or donor is called
+    bootstrap: Annotated[int, Field(ge=100)]  # resamples of donors
+    baselines: bool
+
+
+@_checked
+class PrecisionConfig:
+    """Number format of the forward pass."""
+
+    name: Literal["fp32", "bf16", "fp16"]
+    tf32: bool  # on Ampere or later, the matrix products of fp32
+
+
+@_checked
+class Config:
+    """One run."""
+
+    task: Literal["train", "inspect"]
+    data: DataConfig
+    split: SplitConfig
+    metadata: MetadataConfig
+    model: ModelConfig
+    fit: FitConfig
+    evaluation: EvaluationConfig
+    precision: PrecisionConfig
+    tracker: Literal["tensorboard", "wandb", "mlflow", "none"]
+    device: Literal["auto", "cpu"]
+    deterministic: bool
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    cache: str  # directory of prepared cohorts and simulated atlases
+
+
+def read(composed: DictConfig) -> Config:
+    """Check a composed configuration.
+
+    Raises:
+        UserError: naming each field that is wrong, what was given and what is legal.
+    """
+    plain = OmegaConf.to_container(composed, resolve=True)
+    try:
+        return TypeAdapter(Config).validate_python(plain)
+    except ValidationError as error:
+        raise UserError("\n".join(explain(error))) from None
+
+
+def explain(error: ValidationError, under: str = "") -> list[str]:
+    """One line for each wrong field: `fit.epochs=abc: should be a valid integer`."""
+    lines = []
+    for found in error.errors():
+        # A union reports once per member, under a tag such as `constrained-float`: drop the tag.
+        field = ".".join(str(part) for part in found["loc"] if "[" not in str(part))
+        field = f"{under}{field}".removesuffix(".constrained-float").removesuffix(".float")
+        legal = found.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ")
+        hint = nearest(found["input"], legal.split(", ")) if legal else ""
+        said = found["msg"].removeprefix("Input ")
+        lines.append(f"{field}={found['input']}: {said}.{hint}")
+    return lines

@@ -1,0 +1,195 @@
+"""Donor-level columns as numbers for the model, behind a guard against columns that are the label.
+
+A value that is unknown stays unknown: it becomes the training mean (0 after standardising) beside an
+indicator that says so. Everything is fitted on training donors.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from oligo_ad.config import MetadataConfig
+from oligo_ad.data.selection import MISSING
+from oligo_ad.errors import UserError, listing, nearest
+
+# ADNC is computed from Thal, Braak and CERAD; the others are read at the same examination, or
+# follow from the disease. As features they give the answer away.
+LABEL_DERIVED = {
+    r"adnc|neuropathological change": "it is the label, or a coarser form of it",
+    r"braak|thal|cerad": "ADNC is computed from Thal, Braak and CERAD",
+    r"6e10|at8|amyloid|tau\b|positive area|gfap|neun|asyn|tdp": "it is a stain read at the same examination",
+    r"\blate\b|lewy": "it comes from the same examination",
+    r"cognitive|dementia|mmse|cdr|moca": "it follows from the disease",
+    r"pseudo.?progression|severely affected": "it is computed from the pathology",
+    r"diagnosis|disease|condition|case.?control|neurotypical": "it says who is a case",
+}
+ALIASES = {
+    "age": ("Age at Death", "age_at_death", "age", "Age", "development_stage"),
+    "sex": ("Sex", "sex", "gender", "Gender"),
+    "apoe": ("APOE Genotype", "APOE genotype", "APOE", "apoe_genotype"),
+    "pmi": ("PMI", "pmi"),
+    "education": ("Years of education", "education"),
+}
+COVARIATES = ("age", "sex", "apoe4", "apoe2")  # of the covariates-only baseline too
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """Donor columns as numbers: `values` [donors, columns], NaN where unknown; `notes` for the user."""
+
+    values: pd.DataFrame
+    notes: tuple[str, ...]
+    label_derived: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Training mean and SD of each column, and which columns get an "unknown" indicator."""
+
+    mean: pd.Series
+    sd: pd.Series
+    with_unknown: tuple[str, ...]
+
+    def apply(self, values: pd.DataFrame) -> pd.DataFrame:
+        """Standardised values and indicators [donors, M], without NaN."""
+        scaled = ((values - self.mean) / self.sd).fillna(0.0)
+        unknown = values[list(self.with_unknown)].isna().astype(float).add_suffix(" unknown")
+        return scaled.join(unknown).astype(np.float32)
+
+
+def fit_standardiser(values: pd.DataFrame, train: tuple[str, ...]) -> Standardiser:
+    """Fit on training donors alone; a column constant there is centred and not scaled."""
+    known = values.loc[list(train)]
+    sd = known.std(ddof=0)
+    return Standardiser(
+        mean=known.mean().fillna(0.0),
+        sd=sd.where(sd > 0, 1.0).fillna(1.0),
+        with_unknown=tuple(known.columns[known.isna().any()]),
+    )
+
+
+def read_covariates(donors: pd.DataFrame, config: MetadataConfig) -> Covariates:
+    """The configured columns of the donor table as numbers.
+
+    Args:
+        donors: the cohort's donor table (`label`, and obs columns under `obs:…`).
+        config: names: age, sex, apoe4, apoe2, pmi, education, or any donor-level obs column.
+
+    Raises:
+        UserError: a column is not there, is not donor-level, or gives the label away.
+    """
+    columns, notes, derived = {}, [], []
+    for name in config.columns:
+        source = _source(name, donors)
+        if source is None:
+            if name in COVARIATES:
+                notes.append(f"metadata '{name}': the file has no such column, so it is left out")
+                continue
+            known = [c.removeprefix("obs:") for c in donors if c.startswith("obs:")]
+            raise UserError(
+                f"metadata.columns: no donor-level obs column '{name}'.{nearest(name, known)} "
+                f"There are {listing(known, 40)}."
+            )
+        encoded, said = _encode(name, donors[f"obs:{source}"])
+        notes += said
+        if reason := _gives_label_away(source, donors[f"obs:{source}"], donors["label"]):
+            if not config.allow_label_derived:
+                raise UserError(
+                    f"metadata.columns: '{source}' is refused, because {reason}. Remove it, or set "
+                    "metadata.allow_label_derived=true, which marks every output."
+                )
+            derived.append(source)
+        columns |= encoded
+    if config.columns and not columns:
+        raise UserError(f"metadata=on: the file has none of {listing(config.columns)}. Use metadata=off.")
+    values = pd.DataFrame(columns, index=donors.index, dtype=float)
+    return Covariates(values, tuple(notes + _fingerprints(values)), tuple(derived))
+
+
+def _source(name: str, donors: pd.DataFrame) -> str | None:
+    key = "apoe" if name in ("apoe4", "apoe2") else name
+    return next((c for c in ALIASES.get(key, (name,)) if f"obs:{c}" in donors), None)
+
+
+def _encode(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]:
+    """One column of numbers, or one an existing level; with what had to be assumed."""
+    raw = raw.map(lambda v: None if str(v).strip().casefold() in MISSING else v)
+    alleles = {"apoe4": "4", "apoe2": "2"}
+    encoded: dict[str, pd.Series]
+    if name in alleles:
+        encoded, notes = {name: raw.map(_alleles(alleles[name]))}, []
+    elif name == "age" or pd.api.types.is_numeric_dtype(raw.dropna().infer_objects()):
+        encoded, notes = _ages(name, raw)
+    else:
+        levels = sorted(raw.dropna().astype(str).unique())
+        coded = levels[1:] if len(levels) > 1 else levels
+        encoded = {
+            f"{name}={level}": (raw.astype(str) == level).astype(float).where(raw.notna())
+            for level in coded
+        }
+        notes = []
+    unknown = int(raw.isna().sum())
+    return encoded, notes + ([f"metadata '{name}': unknown for {unknown} donors"] if unknown else [])
+
+
+def _alleles(allele: str) -> Callable[[object], float]:
+    """`3/4`, `E3/E4`, `34` → how often the allele occurs; NaN for anything else."""
+
+    def number(genotype: object) -> float:
+        digits = re.sub(r"[^234]", "", str(genotype))
+        return float(digits.count(allele)) if len(digits) == 2 else np.nan
+
+    return number
+
+
+def _ages(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]:
+    """Numbers, with `90+` read as 90 and `78 to 89` as its middle, and told how many were so."""
+    inexact = 0
+
+    def number(value: object) -> float:
+        nonlocal inexact
+        found = [float(part) for part in re.findall(r"\d+(?:\.\d+)?", str(value))]
+        if not found:
+            return np.nan
+        inexact += len(found) > 1 or "+" in str(value) or "older" in str(value)
+        return float(np.mean(found[:2]))
+
+    values = raw.map(number)
+    said = f"metadata '{name}': {inexact} donors have an open or binned value, read as its bound or middle"
+    return {name: values}, [said] if inexact else []
+
+
+def _gives_label_away(source: str, raw: pd.Series, label: pd.Series) -> str | None:
+    """Why a column must not be a feature: by its name, or because it separates the classes."""
+    for pattern, reason in LABEL_DERIVED.items():
+        if re.search(pattern, source, re.IGNORECASE):
+            return reason
+    known = raw.notna()
+    if known.sum() < 4 or label[known].nunique() < 2:
+        return None
+    classes_per_level = label[known].groupby(raw[known].astype(str)).nunique()
+    few_levels = 1 < len(classes_per_level) <= known.sum() // 4
+    if few_levels and (classes_per_level == 1).all():
+        return "each of its values occurs in one class only"
+    if pd.api.types.is_numeric_dtype(raw) and raw[known].nunique() > 2:
+        area = roc_auc_score(label[known], raw[known].astype(float))
+        if area in (0.0, 1.0):
+            return "it separates the classes completely"
+    return None
+
+
+def _fingerprints(values: pd.DataFrame) -> list[str]:
+    """A row that only one donor has lets a network recognise the donor."""
+    if values.empty or values.shape[1] == 0:
+        return []
+    unique = int((~values.duplicated(keep=False)).sum())
+    if not unique:
+        return []
+    return [
+        f"metadata: the row of {unique} of {len(values)} donors is unique to them, so a network can "
+        "recognise a training donor by it"
+    ]

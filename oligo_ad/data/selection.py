@@ -1,0 +1,197 @@
+"""Which nuclei take part: read from obs alone, before any count is read.
+
+A nucleus takes part when its cell type is wanted and its donor's label is one of the two classes.
+Everything left out is counted, by step and by class.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from oligo_ad.config import DataConfig
+from oligo_ad.data.atlas import Atlas
+from oligo_ad.errors import UserError, listing, nearest
+
+# Words that mean "nothing known" where a value is expected.
+MISSING = frozenset({"", "nan", "none", "na", "n/a", "unknown", "missing"})
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The obs columns that were recognised."""
+
+    donor: str
+    label: str
+    cell_type: str | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The nuclei that take part.
+
+    `rows` [cells] their rows in the file, sorted; `donor` [cells] donor ids; `label` [cells] 0 or 1.
+    `flow` counts donors and nuclei by step and class; `excluded` by excluded label value; `levels`
+    by cell type; `notes` what a user should know.
+    """
+
+    columns: Columns
+    rows: np.ndarray
+    donor: np.ndarray
+    label: np.ndarray
+    flow: pd.DataFrame
+    excluded: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def recognise(atlas: Atlas, config: DataConfig) -> Columns:
+    """Find the donor, label and cell-type columns under any of their configured names.
+
+    Raises:
+        UserError: one is not there, or was not named.
+    """
+
+    def find(field: str, names: tuple[str, ...]) -> str:
+        if not names:
+            raise UserError(
+                f"data.{field} is not set. Name the obs column, for instance data.{field}="
+                f"'{atlas.columns[0]}'. Columns of {atlas.path.name}: {listing(atlas.columns, 40)}."
+            )
+        found = atlas.first_column(names)
+        if found is None:
+            raise UserError(
+                f"{atlas.path.name} has no obs column {' or '.join(map(repr, names))} "
+                f"(data.{field}).{nearest(names[0], atlas.columns)} "
+                f"Its columns: {listing(atlas.columns, 40)}."
+            )
+        return found
+
+    wants_type = bool(config.cell_types or config.cell_type_key)
+    return Columns(
+        donor=find("donor_key", config.donor_key),
+        label=find("label_key", config.label_key),
+        cell_type=find("cell_type_key", config.cell_type_key) if wants_type else None,
+    )
+
+
+def select(atlas: Atlas, config: DataConfig) -> Selection:
+    """Choose the nuclei of the wanted cell types whose donors belong to one of the two classes.
+
+    Raises:
+        UserError: a value is misspelt, a class is empty, a donor has two labels, ids are ambiguous.
+    """
+    columns = recognise(atlas, config)
+    obs = pd.DataFrame(
+        {
+            "donor": _text(atlas.column(columns.donor)),
+            "value": _text(atlas.column(columns.label)),
+            "cell_type": _text(atlas.column(columns.cell_type)) if columns.cell_type else "all",
+        }
+    )
+    obs["class"] = _classes(obs["value"], columns.label, config)
+    notes = _check_donors(obs, columns)
+    has_donor = obs["donor"].notna()
+    wanted = has_donor & _of_wanted_type(obs["cell_type"], columns, config)
+    labelled = wanted & (obs["class"] != "excluded")
+    flow = pd.concat(
+        [
+            count("in the file", obs[has_donor]),
+            count(f"cell type {listing(config.cell_types) or 'any'}", obs[wanted]),
+            count(f"label {listing(config.positive)} or {listing(config.negative)}", obs[labelled]),
+        ]
+    )
+    left_out = obs[wanted & (obs["class"] == "excluded")]
+    excluded = left_out.fillna({"value": "missing"}).groupby("value", observed=True)["donor"]
+    kept = obs[labelled]
+    for name in ("positive", "negative"):
+        if not (kept["class"] == name).any():
+            given = listing(getattr(config, name))
+            raise UserError(
+                f"no nucleus of cell type {listing(config.cell_types) or 'any'} has a donor with "
+                f"{columns.label} = {given} (data.{name}): both classes are needed."
+            )
+    return Selection(
+        columns=columns,
+        rows=np.flatnonzero(labelled),
+        donor=kept["donor"].to_numpy(str),
+        label=(kept["class"] == "positive").to_numpy(np.int8),
+        flow=flow,
+        excluded=excluded.agg(donors="nunique", nuclei="size").reset_index(),
+        notes=tuple(notes),
+    )
+
+
+def count(step: str, obs: pd.DataFrame) -> pd.DataFrame:
+    """Donors and nuclei of each class after a step. `obs` has columns donor and class."""
+    grouped = obs.groupby("class")["donor"].agg(donors="nunique", nuclei="size")
+    grouped = grouped.reindex(["positive", "negative", "excluded"], fill_value=0)
+    return grouped.rename_axis("class").reset_index().assign(step=step)
+
+
+def _text(values: pd.Series) -> pd.Series:
+    """Values as text, blanks at the ends and words for "unknown" turned into missing.
+
+    Categories are cleaned, not nuclei: a million nuclei have a hundred donors.
+    """
+    as_category = values.astype("category")
+    clean = {
+        level: None if str(level).strip().casefold() in MISSING else str(level)
+        for level in as_category.cat.categories
+    }
+    return as_category.map(clean).astype(object)
+
+
+def _classes(values: pd.Series, column: str, config: DataConfig) -> pd.Series:
+    counts = values.value_counts()
+    for name in ("positive", "negative"):
+        wanted = getattr(config, name)
+        if not wanted:
+            raise UserError(f"data.{name} is not set. {_values(column, counts)}")
+        if absent := [value for value in wanted if value not in counts.index]:
+            raise UserError(
+                f"data.{name}={absent[0]}: no nucleus has this {column}."
+                f"{nearest(absent[0], counts.index)} {_values(column, counts)}"
+            )
+    if both := set(config.positive) & set(config.negative):
+        raise UserError(f"'{both.pop()}' is in data.positive and in data.negative.")
+    known = dict.fromkeys(config.positive, "positive") | dict.fromkeys(config.negative, "negative")
+    return values.map(known).fillna("excluded")
+
+
+def _of_wanted_type(values: pd.Series, columns: Columns, config: DataConfig) -> pd.Series:
+    if not config.cell_types:
+        return pd.Series(True, index=values.index)
+    counts = values.value_counts()
+    if not set(config.cell_types) & set(counts.index):
+        raise UserError(
+            f"data.cell_types={listing(config.cell_types)}: no nucleus has this {columns.cell_type}."
+            f"{nearest(config.cell_types[0], counts.index)} {_values(str(columns.cell_type), counts)}"
+        )
+    return values.isin(config.cell_types)
+
+
+def _values(column: str, counts: pd.Series) -> str:
+    return f"Values of {column}: {listing([f'{v} ({n:,} nuclei)' for v, n in counts.items()], 30)}."
+
+
+def _check_donors(obs: pd.DataFrame, columns: Columns) -> list[str]:
+    """Refuse ids that may hide one person in two donors, and donors of two labels."""
+    ids = obs["donor"].dropna().unique()
+    seen: dict[str, str] = {}
+    for donor in sorted(ids):
+        twin = seen.setdefault(donor.strip().casefold(), donor)
+        if twin != donor:
+            raise UserError(
+                f"donors '{twin}' and '{donor}' in {columns.donor} differ by blanks or case only: one "
+                "person might be in two parts of the split. Give each donor one id."
+            )
+    labels = obs.dropna(subset=["donor", "value"]).groupby("donor")["value"].unique()
+    for donor, values in labels[labels.str.len() > 1].items():
+        classes = obs.loc[obs["donor"] == donor, "class"].unique()
+        if len(set(classes)) > 1:
+            raise UserError(
+                f"donor {donor} has two labels in {columns.label}: {listing(values)}. "
+                "A donor's nuclei must share one label."
+            )
+    missing = int(obs["donor"].isna().sum())
+    return [f"{missing:,} nuclei without a donor id were left out"] if missing else []
