@@ -142,7 +142,7 @@ def _donors(config: SimulationConfig, rng: np.random.Generator) -> pd.DataFrame:
     apoe = np.select([e4 & e2, e4 & (rng.random(n) < 0.2), e4, e2], ["2/4", "4/4", "3/4", "2/3"], "3/3")
     return pd.DataFrame(
         {
-            "donor": [f"H21.33.{i:03d}" for i in rng.permutation(n) + 1],
+            "donor": [f"SIM.33.{i:03d}" for i in rng.permutation(n) + 1],
             "adnc": adnc,
             "affected_share": rng.beta(share * CONCENTRATION, (1 - share) * CONCENTRATION),
             "weight": np.exp(rng.normal(mean_nuclei, sd_nuclei)).clip(40, 6300),

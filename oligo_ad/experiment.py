@@ -1,0 +1,204 @@
+"""The whole run, top to bottom: atlas → cohort → folds → fit and predict each → evaluate → report."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+
+from oligo_ad.components import component
+from oligo_ad.config import Config, MetadataConfig
+from oligo_ad.data.cache import load_cohort
+from oligo_ad.data.cohort import Cohort
+from oligo_ad.data.metadata import COVARIATES, Covariates, fit_standardiser, read_covariates
+from oligo_ad.data.split import Fold, make_folds, write_split
+from oligo_ad.errors import UserError
+from oligo_ad.inputs.loader import Loader, Share
+from oligo_ad.results import report
+from oligo_ad.results.baselines import score_baselines
+from oligo_ad.results.environment import environment
+from oligo_ad.results.metrics import best_threshold
+from oligo_ad.results.outcome import FoldPrediction, evaluate
+from oligo_ad.results.story import Story
+from oligo_ad.training.accelerate import make_accelerator, seed_everything
+from oligo_ad.training.checkpoint import Trained, make_classifier, save_checkpoint
+from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Fitted, fit
+from oligo_ad.training.predict import attention_kernels, predict
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all folds share."""
+
+    config: Config
+    folder: Path
+    accelerator: Accelerator
+    cohort: Cohort
+    covariates: Covariates
+    n_folds: int
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One fold, trained and predicted."""
+
+    prediction: FoldPrediction
+    fitted: Fitted
+    gene_names: list[str]
+    attention: list[str]
+
+
+def run(config: Config, folder: Path) -> float | None:
+    """Do one run and leave its results in `folder`.
+
+    Returns:
+        The headline, donor AUROC as a mean over folds; None for `task=inspect`.
+
+    Raises:
+        UserError: a mistake in the configuration or the data; no result is written then.
+    """
+    if config.task == "inspect":
+        from oligo_ad.inspection import inspect
+
+        print(inspect(config))
+        return None
+    started = time.perf_counter()
+    _check_components(config)
+    accelerator, folder = make_accelerator(config, folder)
+    _claim(folder)
+    with accelerator.main_process_first():
+        cohort = load_cohort(config.data, Path(config.cache).expanduser())
+    covariates = read_covariates(cohort.donors, config.metadata)
+    for note in cohort.notes + covariates.notes:
+        log.warning(note)
+    folds = make_folds(cohort.donors["label"], config.split)
+    if config.tracker != "none":
+        accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "oligo_ad")
+    shared = Run(config, folder, accelerator, cohort, covariates, len(folds))
+    results = [train_fold(shared, fold) for fold in folds]
+    headline = None
+    if accelerator.is_main_process:
+        headline = _conclude(shared, folds, results, time.perf_counter() - started)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return headline
+
+
+def train_fold(run: Run, fold: Fold) -> FoldResult:
+    """Fit everything on the training donors of one fold, then predict its test donors.
+
+    Nothing of a test donor is looked at before `predict`.
+    """
+    config, cohort, accelerator = run.config, run.cohort, run.accelerator
+    name = f"fold_{fold.number}/" if run.n_folds > 1 else ""
+    rows = {part: cohort.rows_of(getattr(fold, part)) for part in ("train", "validation", "test")}
+    seed_everything(config.seed, fold.number)
+    encoder = component(config.model.encoder, "model.encoder")().fit(cohort, rows["train"])
+    standardiser = fit_standardiser(run.covariates.values, fold.train)
+    metadata = standardiser.apply(run.covariates.values).loc[cohort.cells["donor"]].to_numpy()
+    classifier = make_classifier(config.model, config.metadata, len(encoder.gene_names), metadata.shape[1])
+    label, donor = cohort.cells["label"].to_numpy(), cohort.cells["donor"].to_numpy(str)
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    loader = Loader(encoder, encoder.tokens(cohort), metadata, label, donor, accelerator.device, share)
+    batch_size = min(config.fit.batch_size, 16)
+    kernels = attention_kernels(
+        classifier.to(accelerator.device), next(loader.by_donor(rows["train"], batch_size))
+    )
+    cells = Cells(rows["train"], rows["validation"], label, donor)
+    fitted = fit(classifier, loader, cells, config.fit, config.seed, accelerator, name)
+    probability = {
+        part: _sigmoid(
+            predict(fitted.model, loader, rows[part], EVALUATION_BATCH * config.fit.batch_size, accelerator)
+        )
+        for part in rows
+    }
+    if accelerator.is_main_process:
+        trained = Trained(accelerator.unwrap_model(fitted.model), encoder, standardiser)
+        file = "model.safetensors" if run.n_folds == 1 else f"model_fold_{fold.number}.safetensors"
+        save_checkpoint(trained, config.model, config.metadata, run.folder / file)
+    accelerator.free_memory()
+    threshold = config.evaluation.threshold
+    prediction = FoldPrediction(
+        fold=fold,
+        threshold=best_threshold(label[rows["validation"]], probability["validation"])
+        if threshold == "validation"
+        else float(threshold),
+        test=rows["test"],
+        test_probability=probability["test"],
+        train=rows["train"],
+        train_probability=probability["train"],
+    )
+    return FoldResult(prediction, fitted, encoder.gene_names, kernels)
+
+
+def _conclude(run: Run, folds: list[Fold], results: list[FoldResult], seconds: float) -> float:
+    """Baselines, scores, and every file of the run directory."""
+    config, cohort = run.config, run.cohort
+    write_split(folds, cohort.donors["label"], config.split, run.folder / "split.json")
+    baselines = None
+    if config.evaluation.baselines:
+        baselines = score_baselines(cohort, _baseline_covariates(cohort), folds, config.seed)
+    outcome = evaluate(
+        cohort,
+        [result.prediction for result in results],
+        baselines,
+        config.evaluation,
+        config.seed,
+        run.covariates.label_derived,
+    )
+    story = Story(
+        config=config,
+        folder=run.folder,
+        cohort=cohort,
+        covariates=run.covariates,
+        folds=folds,
+        fitted=[result.fitted for result in results],
+        gene_names=[result.gene_names for result in results],
+        attention=results[0].attention,
+        outcome=outcome,
+        environment=environment(run.accelerator.device, run.accelerator.num_processes),
+        seconds=seconds,
+    )
+    report.write(story, run.accelerator)
+    return outcome.headline
+
+
+def _check_components(config: Config) -> None:
+    """Every component is checked before any data is read."""
+    for where, node in (
+        ("model.encoder", config.model.encoder),
+        ("model.network", config.model.network),
+        ("metadata.fusion", config.metadata.fusion),
+        ("fit.optimizer", config.fit.optimizer),
+        ("fit.schedule", config.fit.schedule),
+    ):
+        component(node, where)
+
+
+def _claim(folder: Path) -> None:
+    """Refuse a folder that holds another run's results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "metrics.json").exists():
+        raise UserError(
+            f"{folder} already holds a finished run. Choose another hydra.run.dir, or leave it out."
+        )
+
+
+def _baseline_covariates(cohort: Cohort) -> pd.DataFrame:
+    """Age, sex and APOE alleles for the covariates-only baseline, whatever the model is given."""
+    wanted = MetadataConfig(columns=COVARIATES, fusion={}, allow_label_derived=False)
+    try:
+        return read_covariates(cohort.donors, wanted).values
+    except UserError as error:
+        log.warning("no covariates-only baseline: %s", error)
+        return pd.DataFrame(index=cohort.donors.index)
+
+
+def _sigmoid(logit: np.ndarray) -> np.ndarray:
+    probability: np.ndarray = 1 / (1 + np.exp(-logit))
+    return probability

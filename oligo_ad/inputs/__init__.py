@@ -1,0 +1,1 @@
+"""From the cohort's counts to batches that a network reads."""

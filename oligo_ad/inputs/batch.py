@@ -1,0 +1,49 @@
+"""The one contract between data and networks: a cell is a set of (gene id, value) pairs.
+
+Legend of tensor names, here and wherever batches go: B cells of a batch, L places in the longest
+cell, G genes of a panel, M metadata columns, D width of a vector.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Cells of one step. A NamedTuple, which Accelerate moves and gathers; a dataclass it would not.
+
+    `gene_ids` [B, L] int64; `values` [B, L] float32; `mask` [B, L] bool, False where padded;
+    `metadata` [B, M] float32 (M may be 0); `label` [B] float32; `index` [B] int64, row in the cohort.
+    """
+
+    gene_ids: Tensor
+    values: Tensor
+    mask: Tensor
+    metadata: Tensor
+    label: Tensor
+    index: Tensor
+
+
+class Tokens(NamedTuple):
+    """All cells of a cohort as an encoder sees them, ragged.
+
+    Cell i owns places `offsets[i]` to `offsets[i + 1]` of `gene_ids` int32 and `values` float32.
+    """
+
+    offsets: Tensor
+    gene_ids: Tensor
+    values: Tensor
+
+    def to(self, device: torch.device) -> "Tokens":
+        return Tokens(*(part.to(device) for part in self))
+
+    def gather(self, rows_B: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Gene ids, values and mask [B, longest] of some cells; padding is id 0 and value 0."""
+        start_B = self.offsets[rows_B]
+        length_B = self.offsets[rows_B + 1] - start_B
+        place_L = torch.arange(longest, device=rows_B.device)
+        mask_BL = place_L < length_B[:, None]
+        flat_BL = torch.where(mask_BL, start_B[:, None] + place_L, 0)
+        ids_BL = self.gene_ids[flat_BL].long().masked_fill(~mask_BL, 0)
+        return ids_BL, self.values[flat_BL].masked_fill(~mask_BL, 0.0), mask_BL

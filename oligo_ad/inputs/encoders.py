@@ -1,0 +1,132 @@
+"""Encoders: what of a nucleus a network reads. Each is fitted on training nuclei, then applied."""
+
+from typing import Protocol, Self
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.utils.sparsefuncs import mean_variance_axis
+from torch import Tensor
+
+from oligo_ad.data.cohort import Cohort
+from oligo_ad.errors import UserError, listing
+from oligo_ad.inputs.batch import Tokens
+from oligo_ad.inputs.panel import Choice, Flavor, choose_genes
+
+State = dict[str, Tensor]
+
+
+class Encoder(Protocol):
+    """What every encoder offers; a new one needs these and a YAML file, nothing else.
+
+    `gene_names` [ids]: the gene that each id stands for, once fitted.
+    """
+
+    gene_names: list[str]
+
+    def fit(self, cohort: Cohort, train: np.ndarray) -> Self:
+        """Learn from the training rows alone."""
+
+    def tokens(self, cohort: Cohort) -> Tokens:
+        """Every cell of the cohort as gene ids and values; each cell by itself."""
+
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Gene ids, values and mask [B, L] of some cells, on the tokens' device."""
+
+    def state(self) -> State:
+        """What was learned, as tensors, beside `gene_names`."""
+
+    def restore(self, gene_names: list[str], state: State) -> Self:
+        """Take up what another instance learned."""
+
+
+class StandardisedPanel:
+    """The panel in fixed order, as standardised log expression: a dense vector a cell.
+
+    Args:
+        genes: how the panel is chosen; see `panel.choose_genes`.
+        n_genes: size of the panel.
+        flavor: method of `hvg`.
+        clip: largest absolute standardised value.
+    """
+
+    def __init__(
+        self, genes: Choice = "hvg", n_genes: int = 2000, flavor: Flavor = "seurat", clip: float = 10.0
+    ) -> None:
+        self.genes, self.n_genes, self.flavor, self.clip = genes, n_genes, flavor, clip
+
+    def fit(self, cohort: Cohort, train: np.ndarray) -> Self:
+        self.gene_names = choose_genes(cohort, train, self.genes, self.n_genes, self.flavor)
+        mean, variance = mean_variance_axis(_panel(cohort, self.gene_names)[train], axis=0)
+        self.mean_G = torch.from_numpy(mean.astype(np.float32))
+        sd = np.sqrt(variance)
+        # A gene constant in training is centred, not divided by nothing.
+        self.sd_G = torch.from_numpy(np.where(sd > 0, sd, 1.0).astype(np.float32))
+        return self
+
+    def tokens(self, cohort: Cohort) -> Tokens:
+        return _ragged(_panel(cohort, self.gene_names))
+
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+        ids_BL, values_BL, mask_BL = tokens.gather(rows_B, longest)
+        n_genes = len(self.gene_names)
+        # Padding is written to a last column that is dropped again.
+        dense_BG = values_BL.new_zeros(len(rows_B), n_genes + 1)
+        dense_BG = dense_BG.scatter(1, ids_BL.masked_fill(~mask_BL, n_genes), values_BL)[:, :-1]
+        mean_G, sd_G = self.mean_G.to(rows_B.device), self.sd_G.to(rows_B.device)
+        values_BG = ((dense_BG - mean_G) / sd_G).clamp(-self.clip, self.clip)
+        ids_BG = torch.arange(n_genes, device=rows_B.device).expand_as(values_BG)
+        return ids_BG, values_BG, torch.ones_like(ids_BG, dtype=torch.bool)
+
+    def state(self) -> State:
+        return {"mean": self.mean_G, "sd": self.sd_G}
+
+    def restore(self, gene_names: list[str], state: State) -> Self:
+        self.gene_names, self.mean_G, self.sd_G = gene_names, state["mean"], state["sd"]
+        return self
+
+
+class ExpressedPanel:
+    """The panel's expressed genes with their log expression; 0 stays 0, so nothing is standardised.
+
+    Args:
+        genes: how the panel is chosen; see `panel.choose_genes`.
+        n_genes: size of the panel.
+        flavor: method of `hvg`.
+    """
+
+    def __init__(self, genes: Choice = "hvg", n_genes: int = 2000, flavor: Flavor = "seurat") -> None:
+        self.genes, self.n_genes, self.flavor = genes, n_genes, flavor
+
+    def fit(self, cohort: Cohort, train: np.ndarray) -> Self:
+        self.gene_names = choose_genes(cohort, train, self.genes, self.n_genes, self.flavor)
+        return self
+
+    def tokens(self, cohort: Cohort) -> Tokens:
+        return _ragged(_panel(cohort, self.gene_names))
+
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+        return tokens.gather(rows_B, longest)
+
+    def state(self) -> State:
+        return {}
+
+    def restore(self, gene_names: list[str], state: State) -> Self:
+        self.gene_names = gene_names
+        return self
+
+
+def _panel(cohort: Cohort, gene_names: list[str]) -> sp.csr_matrix:
+    """Log values [cells, genes] of the named genes, in their order."""
+    position = {name: i for i, name in enumerate(cohort.genes["name"])}
+    if missing := [name for name in gene_names if name not in position]:
+        raise UserError(f"{len(missing)} genes of the panel are not in this file: {listing(missing)}.")
+    return cohort.log_values[:, [position[name] for name in gene_names]]
+
+
+def _ragged(values: sp.csr_matrix) -> Tokens:
+    return Tokens(
+        torch.from_numpy(values.indptr.astype(np.int64)),
+        torch.from_numpy(values.indices.astype(np.int32)),
+        torch.from_numpy(values.data.astype(np.float32)),
+    )

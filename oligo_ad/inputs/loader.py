@@ -1,0 +1,86 @@
+"""Batches gathered on the training device: no worker processes, no copy from the host in a step.
+
+The order of the nuclei is a function of (seed, epoch) alone, and each process takes every n-th
+nucleus of each batch, so that any number of processes sees the same batches.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oligo_ad.inputs.batch import Batch, Tokens
+from oligo_ad.inputs.encoders import Encoder
+
+
+class Share(NamedTuple):
+    """This process among all: it takes cells `rank`, `rank + of`, … of every batch."""
+
+    rank: int = 0
+    of: int = 1
+
+
+class Loader:
+    """The whole cohort on one device, as an encoder sees it.
+
+    Args:
+        encoder: fitted.
+        tokens: of all cells.
+        metadata: [cells, M], standardised.
+        label: [cells], 0 or 1.
+        donor: [cells], donor ids.
+        device: where batches are made.
+        share: which cells of a batch are this process's.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        tokens: Tokens,
+        metadata: np.ndarray,
+        label: np.ndarray,
+        donor: np.ndarray,
+        device: torch.device,
+        share: Share,
+    ) -> None:
+        self._encoder = encoder
+        self._lengths = tokens.offsets.diff()  # stays on the host: a batch's length costs no sync
+        self._tokens = tokens.to(device)
+        self._metadata = torch.from_numpy(metadata.astype(np.float32)).to(device)
+        self._label = torch.from_numpy(label.astype(np.float32)).to(device)
+        self._donor = donor
+        self._device, self._share = device, share
+
+    def shuffled(self, rows: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """One epoch in random order; the incomplete last batch is left to another epoch's order."""
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=generator)]
+        for start in range(0, self.n_batches(rows, batch_size) * batch_size, batch_size):
+            yield self._take(order[start : start + batch_size][self._share.rank :: self._share.of])
+
+    def by_donor(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """Each of the rows over all processes, the last of a batch repeated so that all get as many.
+
+        No batch mixes donors: padding and rounding of a cell, hence its prediction, then depend on
+        its own donor alone, to the last bit.
+        """
+        for donor in np.unique(self._donor[rows]):
+            own = torch.from_numpy(rows[self._donor[rows] == donor])
+            for cells in own[self._lengths[own].argsort(stable=True)].split(batch_size):
+                fill = -len(cells) % self._share.of
+                cells = torch.cat([cells, cells[-1:].expand(fill)])
+                yield self._take(cells[self._share.rank :: self._share.of])
+
+    @staticmethod
+    def n_batches(rows: np.ndarray, batch_size: int) -> int:
+        """Whole batches in an epoch."""
+        return len(rows) // batch_size
+
+    def _take(self, rows: Tensor) -> Batch:
+        longest = max(1, int(self._lengths[rows].max()))
+        rows_B = rows.to(self._device)
+        ids_BL, values_BL, mask_BL = self._encoder.pack(self._tokens, rows_B, longest)
+        metadata_BM, label_B = self._metadata[rows_B], self._label[rows_B]
+        return Batch(ids_BL, values_BL, mask_BL, metadata_BM, label_B, rows_B)

@@ -1,0 +1,48 @@
+"""The MLP: a dense panel through fully connected layers. Legend: see inputs/batch.py."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed.nn.functional as over_processes
+from torch import Tensor, distributed, nn
+
+from oligo_ad.inputs.batch import Batch
+
+
+class MLP(nn.Module):
+    """Linear, batch norm, ReLU and dropout for each hidden layer.
+
+    Args:
+        n_ids: genes G of the panel; `Batch.values` is read as a dense vector.
+        hidden: width of each layer.
+        dropout: share of activations dropped in training.
+    """
+
+    def __init__(self, n_ids: int, hidden: Sequence[int] = (512, 256, 128), dropout: float = 0.3) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for wide, narrow in zip([n_ids, *hidden], hidden, strict=False):
+            layers += [nn.Linear(wide, narrow), BatchNorm(narrow), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers)
+        self.size = hidden[-1] if hidden else n_ids
+
+    def forward(self, batch: Batch) -> Tensor:
+        cell_BD: Tensor = self.layers(batch.values)
+        return cell_BD
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm over the batch of all processes, on any device; PyTorch's own does so on GPUs only."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training and distributed.is_initialized() and distributed.get_world_size() > 1):
+            return super().forward(input)
+        sums = torch.cat([input.sum(0), input.square().sum(0), input.new_tensor([len(input)])]).float()
+        total, squares, n = over_processes.all_reduce(sums).split([self.num_features] * 2 + [1])
+        mean, variance = total / n, squares / n - (total / n).square()
+        with torch.no_grad():
+            for running, now in ((self.running_mean, mean), (self.running_var, variance * n / (n - 1))):
+                assert running is not None
+                running.lerp_(now, self.momentum or 0.1)
+        normed = (input - mean) * torch.rsqrt(variance + self.eps)
+        return (normed * self.weight + self.bias).to(input.dtype)

@@ -1,0 +1,1 @@
+"""From predictions to numbers, alarms, pictures and one report."""

@@ -1,0 +1,102 @@
+"""What simple predictors reach on the same folds: a model is worth what it adds to the best of them.
+
+Each is fitted on a fold's train and validation donors (they need no early stopping) and scores its
+test donors. All see donors, not nuclei.
+"""
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+
+from oligo_ad.data.cohort import Cohort
+from oligo_ad.data.expression import TARGET
+from oligo_ad.data.metadata import fit_standardiser
+from oligo_ad.data.split import Fold
+
+# What each baseline reads; shown in the report.
+MEANING = {
+    "majority": "the commoner class, always",
+    "covariates": "logistic regression on age, sex and APOE alleles",
+    "depth": "logistic regression on nuclei per donor, UMIs and genes per nucleus",
+    "pseudobulk": "L2 logistic regression on the donor's summed counts, log CPM",
+}
+
+
+def score_baselines(cohort: Cohort, covariates: pd.DataFrame, folds: list[Fold], seed: int) -> pd.DataFrame:
+    """Probabilities of every baseline for the test donors of every fold.
+
+    Args:
+        cohort: nuclei and donors.
+        covariates: [donors, columns], NaN where unknown; without columns there is no such baseline.
+        folds: the model's own.
+        seed: of the inner folds that choose the penalty.
+
+    Returns:
+        A row per fold and test donor: fold, donor, and a column per baseline.
+    """
+    label = cohort.donors["label"]
+    bulk, depth = _pseudobulk(cohort), _depth(cohort)
+    rows = []
+    for fold in folds:
+        known, test = list(fold.development), list(fold.test)
+        scored = pd.DataFrame({"fold": fold.number, "donor": test})
+        scored["majority"] = float(label[known].mean() > 0.5)
+        if covariates.shape[1]:
+            standardised = fit_standardiser(covariates, fold.development).apply(covariates)
+            scored["covariates"] = _regress(standardised, label, known, test, seed)
+        scored["depth"] = _regress(depth, label, known, test, seed)
+        # A gene silent in most development donors is noise times a large scale.
+        heard = (bulk.loc[known] > 0).mean() > 0.5
+        scored["pseudobulk"] = _regress(bulk.loc[:, heard], label, known, test, seed)
+        rows.append(scored)
+    return pd.concat(rows, ignore_index=True)
+
+
+def _regress(
+    features: pd.DataFrame, label: pd.Series, known: list[str], test: list[str], seed: int
+) -> np.ndarray:
+    """Probability of class 1 of the test donors; the penalty is chosen within the known donors."""
+    n_inner = min(5, int(label[known].value_counts().min()))
+    if n_inner < 2:
+        return np.full(len(test), float(label[known].mean()))
+    inner = StratifiedKFold(n_inner, shuffle=True, random_state=seed)
+    # The L2 solution lies in the span of the donors: rotating thousands of genes onto it is exact.
+    scaled = StandardScaler().fit(features.loc[known])
+    known_values, test_values = (scaled.transform(features.loc[part]) for part in (known, test))
+    if known_values.shape[1] > len(known):
+        basis = np.linalg.svd(known_values, full_matrices=False)[2]
+        known_values, test_values = known_values @ basis.T, test_values @ basis.T
+    model = LogisticRegressionCV(
+        Cs=np.logspace(-5, 1, 7),
+        cv=inner,
+        scoring="neg_log_loss",
+        class_weight="balanced",
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
+        max_iter=2000,
+    )
+    probability: np.ndarray = model.fit(known_values, label[known]).predict_proba(test_values)[:, 1]
+    return probability
+
+
+def _pseudobulk(cohort: Cohort) -> pd.DataFrame:
+    """Log expression of each donor's summed counts; mean log values where there are no counts."""
+    donors, code = np.unique(cohort.cells["donor"], return_inverse=True)
+    member = sp.csr_matrix((np.ones(len(code)), (code, np.arange(len(code)))))
+    summed = (member @ cohort.matrix).toarray()
+    if cohort.expression.content == "counts":
+        values = np.log1p(summed * (100 * TARGET / summed.sum(axis=1, keepdims=True)))
+    else:
+        values = summed / np.bincount(code)[:, None]
+    return pd.DataFrame(values, index=donors)
+
+
+def _depth(cohort: Cohort) -> pd.DataFrame:
+    by_donor = cohort.cells.groupby("donor")
+    columns = {"nuclei": np.log(by_donor.size()), "genes": np.log(by_donor["n_genes"].mean())}
+    if cohort.expression.content == "counts":
+        columns["umis"] = np.log(by_donor["total"].mean())
+    return pd.DataFrame(columns)

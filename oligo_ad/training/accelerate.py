@@ -1,0 +1,75 @@
+"""The machine a run trains on: processes, device, precision, determinism, trackers."""
+
+import importlib.util
+import logging
+import os
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_seed
+
+from oligo_ad.config import Config
+from oligo_ad.errors import UserError
+
+log = logging.getLogger(__name__)
+
+EVENTS = "tensorboard"  # folder of TensorBoard's files in a run directory
+
+
+def make_accelerator(config: Config, run_dir: Path) -> tuple[Accelerator, Path]:
+    """An Accelerator for this run, and the run directory that all its processes share.
+
+    Raises:
+        UserError: the device cannot compute in that precision, the tracker is not installed, or the
+            batch cannot be shared evenly by the processes.
+    """
+    on_cpu = config.device == "cpu" or not torch.cuda.is_available() and not _has_mps()
+    _check_precision(config.precision.name, on_cpu)
+    if config.tracker not in ("none", "tensorboard") and not importlib.util.find_spec(config.tracker):
+        raise UserError(
+            f"tracker={config.tracker} is not installed: pip install {config.tracker}, "
+            "or use tracker=tensorboard."
+        )
+    # A sweep makes many runs in one process; the state of the last must not decide this one's.
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.set_float32_matmul_precision("high" if config.precision.tf32 else "highest")
+    mixed = {"fp32": "no"}.get(config.precision.name, config.precision.name)
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=mixed,
+        gradient_accumulation_steps=config.fit.accumulate,
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_config=ProjectConfiguration(str(run_dir), logging_dir=str(run_dir)),
+    )
+    if config.fit.batch_size % accelerator.num_processes:
+        raise UserError(
+            f"fit.batch_size={config.fit.batch_size} cannot be shared evenly by "
+            f"{accelerator.num_processes} processes."
+        )
+    shared = broadcast_object_list([str(run_dir)])
+    return accelerator, Path(shared[0])
+
+
+def seed_everything(seed: int, fold: int) -> None:
+    """One seed for Python, NumPy and PyTorch, a different one for each fold."""
+    set_seed(seed * 1000 + fold)
+
+
+def _check_precision(name: str, on_cpu: bool) -> None:
+    if name == "fp16" and on_cpu:
+        raise UserError("precision=fp16 needs a GPU; on this CPU use precision=bf16 or fp32.")
+    if name == "bf16" and not on_cpu and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise UserError(
+            f"precision=bf16 is not supported by {torch.cuda.get_device_name()}; use fp16 or fp32."
+        )
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()

@@ -1,0 +1,86 @@
+"""A trained model on disk with everything needed to use it: one safetensors file, no pickle."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from oligo_ad.components import component
+from oligo_ad.config import MetadataConfig, ModelConfig
+from oligo_ad.data.metadata import Standardiser
+from oligo_ad.errors import UserError
+from oligo_ad.inputs.encoders import Encoder
+from oligo_ad.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier with the encoder and metadata standardiser fitted beside it."""
+
+    classifier: Classifier
+    encoder: Encoder
+    standardiser: Standardiser | None
+
+
+def make_classifier(
+    model: ModelConfig, metadata: MetadataConfig, n_ids: int, n_metadata: int
+) -> Classifier:
+    """An untrained classifier of known sizes."""
+    network = component(model.network, "model.network")
+    fusion = component(metadata.fusion, "metadata.fusion")
+    return Classifier(network, fusion, n_ids, n_metadata)
+
+
+def save_checkpoint(trained: Trained, model: ModelConfig, metadata: MetadataConfig, path: Path) -> None:
+    """Write `path` whole or not at all."""
+    tensors = {f"classifier.{k}": v for k, v in trained.classifier.state_dict().items()}
+    tensors |= {f"encoder.{k}": v for k, v in trained.encoder.state().items()}
+    known = trained.standardiser
+    about = {
+        "model": asdict(model),
+        "metadata": asdict(metadata),
+        "gene_names": trained.encoder.gene_names,
+        "standardiser": known
+        and {
+            "mean": known.mean.to_dict(),
+            "sd": known.sd.to_dict(),
+            "with_unknown": known.with_unknown,
+        },
+    }
+    partial = path.with_suffix(".partial")
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, partial, metadata={"oligo_ad": json.dumps(about)})
+    partial.rename(path)
+
+
+def load_checkpoint(path: Path) -> Trained:
+    """What `save_checkpoint` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, or not one of ours.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["oligo_ad"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no mapping
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is no model.safetensors of a run: {error!r}.") from None
+    model, metadata = ModelConfig(**about["model"]), MetadataConfig(**about["metadata"])
+    encoder = component(model.encoder, "model.encoder")()
+    encoder.restore(about["gene_names"], _part(tensors, "encoder."))
+    known = about["standardiser"]
+    standardiser = known and Standardiser(
+        pd.Series(known["mean"]), pd.Series(known["sd"]), tuple(known["with_unknown"])
+    )
+    n_metadata = len(known["mean"]) + len(known["with_unknown"]) if known else 0
+    classifier = make_classifier(model, metadata, len(encoder.gene_names), n_metadata)
+    classifier.load_state_dict(_part(tensors, "classifier."))
+    return Trained(classifier.eval(), encoder, standardiser)
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

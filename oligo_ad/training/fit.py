@@ -1,0 +1,250 @@
+"""The one training loop, for every model. Legend of tensor names: see inputs/batch.py."""
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from sklearn.metrics import log_loss, roc_auc_score
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+
+from oligo_ad.components import component
+from oligo_ad.config import FitConfig
+from oligo_ad.errors import UserError
+from oligo_ad.inputs.loader import Loader
+from oligo_ad.training.predict import predict
+
+log = logging.getLogger(__name__)
+
+EVALUATION_BATCH = 4  # times the training batch: without gradients there is room
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What the loop knows of the cells: rows of the training and validation donors, all labels and
+    donor ids [cells]."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    label: np.ndarray
+    donor: np.ndarray
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the learning curve; `loss`, `cell_auroc` and `donor_auroc` on validation donors."""
+
+    epoch: int
+    train_loss: float
+    loss: float
+    cell_auroc: float
+    donor_auroc: float
+    gradient_norm: float
+    learning_rate: float
+    nuclei_per_second: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model with the weights of its best epoch, and how it got there."""
+
+    model: nn.Module
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    pos_weight: float
+
+
+def fit(
+    classifier: nn.Module,
+    loader: Loader,
+    cells: Cells,
+    config: FitConfig,
+    seed: int,
+    accelerator: Accelerator,
+    name: str,
+) -> Fitted:
+    """Train until the epochs are over or validation donors stop improving; keep the best epoch.
+
+    Args:
+        classifier: Batch → logit [B].
+        loader: batches of this process.
+        cells: rows, labels and donors.
+        config: the loop's options.
+        seed: of the order of nuclei.
+        accelerator: device, precision and processes.
+        name: prefix of logged values, empty or such as `fold_2/`.
+
+    Raises:
+        UserError: too few nuclei for one batch, or a loss that is not finite.
+    """
+    pos_weight = _pos_weight(cells, config)
+    optimizer = component(config.optimizer, "fit.optimizer")(classifier.parameters())
+    model, optimizer = accelerator.prepare(classifier, optimizer)
+    batch_size, per_epoch = _steps(len(cells.train), config, accelerator)
+    schedule = component(config.schedule, "fit.schedule")(optimizer, per_epoch * config.epochs)
+    step = _Step(model, optimizer, schedule, config, pos_weight, accelerator, name)
+    history: list[Epoch] = []
+    best, best_value = copy.deepcopy(accelerator.unwrap_model(model).state_dict()), -np.inf
+    best_epoch = 0
+    for epoch in range(1, config.epochs + 1):
+        started = time.perf_counter()
+        progress = tqdm(
+            total=per_epoch * config.accumulate * batch_size,
+            desc=f"{name}epoch {epoch}/{config.epochs}",
+            unit=" nuclei",
+            disable=None if accelerator.is_main_process else True,
+            leave=False,
+        )
+        model.train()
+        for number, batch in enumerate(loader.shuffled(cells.train, batch_size, seed, epoch), start=1):
+            if number > per_epoch * config.accumulate:
+                break
+            step(batch)
+            progress.update(batch_size)
+        progress.close()
+        step.flush()
+        rate = progress.total / (time.perf_counter() - started)
+        validation = _validate(model, loader, cells, batch_size, pos_weight, accelerator)
+        history.append(Epoch(epoch=epoch, **step.end_epoch(), **validation, nuclei_per_second=rate))
+        _tell(history[-1], accelerator, name, step.n)
+        value = -history[-1].loss if config.monitor == "loss" else validation[config.monitor]
+        if value > best_value:
+            best_value, best_epoch = value, epoch
+            best = copy.deepcopy(accelerator.unwrap_model(model).state_dict())
+        if epoch - best_epoch >= config.patience:
+            log.info("%sstopped: no better %s for %d epochs", name, config.monitor, config.patience)
+            break
+    accelerator.unwrap_model(model).load_state_dict(best)
+    return Fitted(model, tuple(history), best_epoch, pos_weight)
+
+
+class _Step:
+    """One optimizer step, and the losses it leaves on the device until someone looks."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        schedule: LambdaLR,
+        config: FitConfig,
+        pos_weight: float,
+        accelerator: Accelerator,
+        name: str,
+    ) -> None:
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.config, self.accelerator, self.name = config, accelerator, name
+        self.pos_weight = torch.tensor(pos_weight, device=accelerator.device)
+        self.n = 0
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._epoch: list[tuple[float, float]] = []
+
+    def __call__(self, batch: Any) -> None:
+        with self.accelerator.accumulate(self.model):
+            logit_B = self.model(batch)
+            loss = binary_cross_entropy_with_logits(logit_B, batch.label, pos_weight=self.pos_weight)
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients:
+                norm = self._clip()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        if self.accelerator.sync_gradients:
+            # Stepped here, not by Accelerate, which would step once for every process.
+            self.schedule.step()
+            self.n += 1
+            self._waiting.append((loss.detach(), norm))
+            if len(self._waiting) >= self.config.log_every:
+                self.flush()
+
+    def flush(self) -> None:
+        """Read waiting losses from the device, log them, and stop at the first that is not finite."""
+        if not self._waiting:
+            return
+        losses = self.accelerator.reduce(torch.stack([loss for loss, _ in self._waiting]), "mean")
+        norms = torch.stack([norm for _, norm in self._waiting]).cpu()
+        first = self.n - len(self._waiting) + 1
+        for number, (loss, norm) in enumerate(zip(losses.tolist(), norms.tolist(), strict=True), first):
+            if not np.isfinite(loss):
+                raise UserError(
+                    f"the loss became {loss} at optimizer step {number} ({self.name or 'this run'}). "
+                    "Lower fit.optimizer.lr, or use precision=bf16 or fp32 instead of fp16."
+                )
+            self._epoch.append((loss, norm))
+            self.accelerator.log({f"{self.name}step/loss": loss, f"{self.name}step/gradient_norm": norm}, number)
+        self._waiting.clear()
+
+    def end_epoch(self) -> dict[str, float]:
+        """Means over the epoch, and the learning rate at its end."""
+        loss, norm = np.mean(self._epoch, axis=0).tolist()
+        self._epoch.clear()
+        rate = float(self.schedule.get_last_lr()[0])
+        return {"train_loss": loss, "gradient_norm": norm, "learning_rate": rate}
+
+    def _clip(self) -> Tensor:
+        """Gradient norm before clipping, on the device."""
+        limit = self.config.clip or torch.inf
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        return norm.detach()
+
+
+def donor_means(values: np.ndarray, donor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Donor ids, sorted, and the mean of their cells' values."""
+    donors, code = np.unique(donor, return_inverse=True)
+    return donors, np.bincount(code, values) / np.bincount(code)
+
+
+def _pos_weight(cells: Cells, config: FitConfig) -> float:
+    if config.pos_weight != "auto":
+        return float(config.pos_weight)
+    positive = cells.label[cells.train].mean()
+    return float((1 - positive) / positive)
+
+
+def _steps(n_train: int, config: FitConfig, accelerator: Accelerator) -> tuple[int, int]:
+    """Batch size (less than asked when there are fewer nuclei) and optimizer steps per epoch."""
+    of = accelerator.num_processes
+    batch_size = min(config.batch_size, n_train // config.accumulate // of * of)
+    if batch_size < 2 * of:
+        raise UserError(f"{n_train} training nuclei are too few for fit.accumulate={config.accumulate}.")
+    return batch_size, n_train // batch_size // config.accumulate
+
+
+def _validate(
+    model: nn.Module,
+    loader: Loader,
+    cells: Cells,
+    batch_size: int,
+    pos_weight: float,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    rows = cells.validation
+    logit = predict(model, loader, rows, EVALUATION_BATCH * batch_size, accelerator)
+    label, probability = cells.label[rows], 1 / (1 + np.exp(-logit))
+    if not np.isfinite(probability).all():
+        raise UserError("the model predicts NaN for validation nuclei. Lower fit.optimizer.lr.")
+    _, donor_score = donor_means(probability, cells.donor[rows])
+    _, donor_label = donor_means(label, cells.donor[rows])
+    weight = np.where(label == 1, pos_weight, 1.0)
+    return {
+        "loss": float(log_loss(label, probability, sample_weight=weight)),
+        "cell_auroc": float(roc_auc_score(label, probability)),
+        "donor_auroc": float(roc_auc_score(donor_label, donor_score)),
+    }
+
+
+def _tell(epoch: Epoch, accelerator: Accelerator, name: str, step: int) -> None:
+    values = {f"{name}epoch/{key}": value for key, value in asdict(epoch).items() if key != "epoch"}
+    accelerator.log(values, epoch.epoch)
+    log.info(
+        "%sepoch %d: train loss %.4f, validation loss %.4f, cell AUROC %.3f, donor AUROC %.3f, "
+        "%.0f nuclei/s",
+        name, epoch.epoch, epoch.train_loss, epoch.loss, epoch.cell_auroc, epoch.donor_auroc,
+        epoch.nuclei_per_second,
+    )  # fmt: skip
