@@ -106,9 +106,9 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
     share = Share(accelerator.process_index, accelerator.num_processes)
     loader = Loader(encoder, encoder.tokens(cohort), metadata, label, donor, accelerator.device, share)
     batch_size = min(config.fit.batch_size, 16)
-    kernels = attention_kernels(
-        classifier.to(accelerator.device), next(loader.by_donor(rows["train"], batch_size))
-    )
+    with accelerator.autocast():
+        one_batch = next(loader.by_donor(rows["train"], batch_size))
+        kernels = attention_kernels(classifier.to(accelerator.device), one_batch)
     cells = Cells(rows["train"], rows["validation"], label, donor)
     fitted = fit(classifier, loader, cells, config.fit, config.seed, accelerator, name)
     probability = {

@@ -41,6 +41,7 @@ OTHER_TYPES = {"L2/3 IT": 0.4, "Astrocyte": 0.2, "Microglia-PVM": 0.15, "OPC": 0
 LN_DEPTH, LN_DEPTH_DONOR_SD, LN_DEPTH_NUCLEUS_SD = np.log(6000.0), 0.18, 0.22
 DISPERSION_MEANS = np.array([0.03, 0.1, 0.3, 1.0, 3.0])  # dispersion by mean count, log-linear
 DISPERSIONS = np.array([1.1, 0.8, 0.5, 0.33, 0.26])
+PROGRAMS = 6  # of donor-to-donor variation
 MODULE_GENES, MODULE_LOG2 = 60, 1.0  # each of the two interacting modules goes up or down by this
 # Per-cell means below this are drawn as Poisson: there a dispersion near 1 changes nothing.
 POISSON_BELOW = 0.02
@@ -96,7 +97,10 @@ def _plant(config: SimulationConfig, rng: np.random.Generator) -> Truth:
     genes = _panel(config.genes)
     donors = _donors(config, rng)
     n_genes, n_donors = len(genes), len(donors)
-    donor_log2 = rng.normal(size=(n_donors, n_genes)) * genes["donor_sd"].to_numpy()
+    # Half of the variance between donors runs along a few programs, as it does in real cohorts.
+    programs = rng.normal(size=(n_donors, PROGRAMS)) @ rng.normal(size=(PROGRAMS, n_genes))
+    donor_log2 = (programs / np.sqrt(PROGRAMS) + rng.normal(size=(n_donors, n_genes))) / np.sqrt(2)
+    donor_log2 *= genes["donor_sd"].to_numpy()
     # A gene of one sex is all but silent in the other; its profile is a mean over both.
     of_sex = np.where(donors["sex"] == "Female", 1, -1)[:, None] * genes["sex"].to_numpy()[None, :]
     donor_log2 += np.select([of_sex > 0, of_sex < 0], [0.7, -9.0], 0.0)
@@ -136,7 +140,7 @@ def _donors(config: SimulationConfig, rng: np.random.Generator) -> pd.DataFrame:
     mean_nuclei, sd_nuclei = np.array([NUCLEI[level] for level in adnc]).T
     # With no confounding, the number of nuclei tells nothing either.
     mean_nuclei = 7.3 + (mean_nuclei - 7.3) * confounding
-    ages = rng.normal(87 + 3 * confounding * (severity - 0.5), 7, n).clip(65, 102).round()
+    ages = rng.normal(87 + 2 * confounding * (severity - 0.5), 7, n).clip(65, 102).round()
     e4_rate = (0.5 * confounding * severity).clip(0, 1) + 0.2 * max(0.0, 1 - confounding)
     e4, e2 = rng.random(n) < e4_rate, rng.random(n) < 0.15
     apoe = np.select([e4 & e2, e4 & (rng.random(n) < 0.2), e4, e2], ["2/4", "4/4", "3/4", "2/3"], "3/3")

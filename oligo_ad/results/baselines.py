@@ -7,9 +7,11 @@ test donors. All see donors, not nuclei.
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from sklearn.linear_model import LogisticRegressionCV
-from sklearn.model_selection import StratifiedKFold
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.expression import TARGET
@@ -23,6 +25,9 @@ MEANING = {
     "depth": "logistic regression on nuclei per donor, UMIs and genes per nucleus",
     "pseudobulk": "L2 logistic regression on the donor's summed counts, log CPM",
 }
+
+
+PENALTIES = np.logspace(-5, 1, 7)  # inverse strengths of the L2 penalty that are tried
 
 
 def score_baselines(cohort: Cohort, covariates: pd.DataFrame, folds: list[Fold], seed: int) -> pd.DataFrame:
@@ -69,17 +74,18 @@ def _regress(
     if known_values.shape[1] > len(known):
         basis = np.linalg.svd(known_values, full_matrices=False)[2]
         known_values, test_values = known_values @ basis.T, test_values @ basis.T
-    model = LogisticRegressionCV(
-        Cs=np.logspace(-5, 1, 7),
-        cv=inner,
-        scoring="neg_log_loss",
-        class_weight="balanced",
-        l1_ratios=(0,),
-        use_legacy_attributes=False,
-        max_iter=2000,
-    )
+    penalty = min(PENALTIES, key=lambda c: _balanced_loss(c, known_values, label[known], inner))
+    model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=2000)
     probability: np.ndarray = model.fit(known_values, label[known]).predict_proba(test_values)[:, 1]
     return probability
+
+
+def _balanced_loss(c: float, values: np.ndarray, label: pd.Series, inner: StratifiedKFold) -> float:
+    """Held-out log loss within the known donors, both classes weighing the same."""
+    model = LogisticRegression(C=c, class_weight="balanced", max_iter=2000)
+    probability = cross_val_predict(model, values, label, cv=inner, method="predict_proba")[:, 1]
+    weight = compute_sample_weight("balanced", label)
+    return float(log_loss(label, probability, sample_weight=weight))
 
 
 def _pseudobulk(cohort: Cohort) -> pd.DataFrame:

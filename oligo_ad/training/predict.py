@@ -1,12 +1,13 @@
 """Logits of any nuclei, in any number of processes, and the attention kernel that computed them."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.inputs.loader import Loader
@@ -30,13 +31,27 @@ def predict(
 
 
 def attention_kernels(model: nn.Module, batch: Batch) -> list[str]:
-    """Which scaled-dot-product kernels run in a training step, as the profiler saw them.
+    """Which scaled-dot-product kernels a training step runs: watched at the dispatcher, not assumed.
 
     Empty for a network without attention. The model itself is left alone.
     """
     trial = copy.deepcopy(model).train()
-    with torch.random.fork_rng(), profile(activities=[ProfilerActivity.CPU]) as seen:
+    with torch.random.fork_rng(), _Watch() as watch:
         trial(batch)
-    prefix = "aten::_scaled_dot_product_"
-    names = {event.key for event in seen.key_averages() if event.key.startswith(prefix)}
-    return sorted(name.removeprefix(prefix) for name in names)
+    return sorted(watch.kernels)
+
+
+class _Watch(TorchDispatchMode):
+    """Notes the attention kernels among all operations dispatched while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.name().removeprefix("aten::")
+        if name.startswith("_scaled_dot_product_"):
+            self.kernels.add(name.removeprefix("_scaled_dot_product_"))
+        return func(*args, **(kwargs or {}))
