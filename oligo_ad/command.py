@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from oligo_ad.errors import UserError, nearest
@@ -87,11 +87,9 @@ def _fields() -> list[str]:
 
     def walk(node: DictConfig, prefix: str) -> list[str]:
         names = []
-        for key in node:
-            names.append(f"{prefix}{key}")
-            child = OmegaConf.select(node, str(key), throw_on_missing=False)
-            if isinstance(child, DictConfig):
-                names += walk(child, f"{prefix}{key}.")
+        for key, value in node.items_ex(resolve=False):
+            name = prefix + str(key)
+            names += [name, *(walk(value, name + ".") if isinstance(value, DictConfig) else ())]
         return names
 
     return walk(composed, "") + [folder.name for folder in CONF.iterdir() if folder.is_dir()]

@@ -22,10 +22,10 @@ Names = Annotated[
     BeforeValidator(lambda v: () if v is None else (v,) if isinstance(v, str) else tuple(v)),
 ]
 Component = dict[str, Any]
-_checked = dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
+_STRICT = ConfigDict(extra="forbid")
 
 
-@_checked
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SimulationConfig:
     """The simulated atlas that `data=demo` writes once and then reads like any other file."""
 
@@ -38,7 +38,7 @@ class SimulationConfig:
     seed: int
 
 
-@_checked
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataConfig:
     """Which file, and which of its columns and values define donors, labels and cell type."""
 
@@ -56,7 +56,7 @@ class DataConfig:
     min_nuclei: Positive  # nuclei that a donor must have
 
 
-@_checked
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SplitConfig:
     """How whole donors are divided; see `data/split.py`."""
 
@@ -69,7 +69,7 @@ class SplitConfig:
     file: str | None  # a split.json to use instead
 
 
-@_checked
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class MetadataConfig:
     """Donor-level columns given to the model beside expression; see `data/metadata.py`."""
 
@@ -78,7 +78,7 @@ class MetadataConfig:
     allow_label_derived: bool  # lifts the leakage guard and stamps every output
 
 
-@_checked
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelConfig:
     """What is read from a cell, and the network that reads it."""
 
@@ -87,7 +87,7 @@ class ModelConfig:
     network: Component
 
 
-@_checked
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class FitConfig:
     """The training loop; see `training/fit.py`."""
 
@@ -103,7 +103,7 @@ class FitConfig:
     log_every: Positive  # optimizer steps between reads of the loss from the device
 
 
-@_checked
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class EvaluationConfig:
     """How predictions become results; see `results/metrics.py`."""
 
@@ -113,7 +113,7 @@ class EvaluationConfig:
     baselines: bool
 
 
-@_checked
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class PrecisionConfig:
     """Number format of the forward pass."""
 
@@ -121,7 +121,7 @@ class PrecisionConfig:
     tf32: bool  # on Ampere or later, the matrix products of fp32
 
 
-@_checked
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Config:
     """One run."""
 

@@ -24,7 +24,8 @@ class Atlas:
     """An open h5ad. Rows are nuclei (obs), columns genes (var).
 
     `path` the file; `n_obs` its nuclei; `columns` its obs columns, those with a '/' in their name
-    (stored as nested groups) included; `simulated` whether `data=demo` wrote it; `matrices` the names of its matrices: X, raw/X, layers/….
+    (stored as nested groups) included; `simulated` whether `data=demo` wrote it; `matrices` the names
+    of its matrices: X, raw/X, layers/….
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:

@@ -106,7 +106,9 @@ def _publish(cohort: Cohort, folder: Path) -> None:
     few_genes = cohort.matrix.shape[1] <= np.iinfo(np.uint16).max
     for name in ARRAYS:
         array = getattr(cohort.matrix, name)
-        np.save(staging / f"{name}.npy", array.astype(np.uint16) if name == "indices" and few_genes else array)
+        np.save(
+            staging / f"{name}.npy", array.astype(np.uint16) if name == "indices" and few_genes else array
+        )
     for name in FRAMES:
         getattr(cohort, name).to_parquet(staging / f"{name}.parquet")
     manifest = {

@@ -14,6 +14,7 @@ from oligo_ad.data.atlas import Atlas
 from oligo_ad.data.expression import Expression, find_expression, log_normalise
 from oligo_ad.errors import UserError
 
+
 @dataclass(frozen=True)
 class Cohort:
     """Everything the protocol works on; nothing here was fitted on anything.
@@ -83,7 +84,7 @@ def build(atlas: Atlas, config: DataConfig) -> Cohort:
     return Cohort(
         matrix=matrix[good],
         cells=cells,
-        genes=_genes(var),
+        genes=gene_names(var),
         donors=_donors(atlas, chosen, good, cells),
         flow=flow.reset_index(drop=True),
         excluded=chosen.excluded,
@@ -114,8 +115,9 @@ def _read_rows(atlas: Atlas, matrix: str, rows: np.ndarray) -> sp.csr_matrix:
     return sp.vstack(blocks, format="csr")
 
 
-def _genes(var: pd.DataFrame) -> pd.DataFrame:
-    """Symbol and Ensembl id of each gene, from whichever of index and columns holds them."""
+def gene_names(var: pd.DataFrame) -> pd.DataFrame:
+    """Unique name, symbol and Ensembl id of each gene, from whichever of index and columns holds them;
+    with `highly_variable` where the file has it."""
     texts = [pd.Series(var.index.astype(str), name="index")]
     texts += [var[c].astype(str).reset_index(drop=True) for c in var if var[c].dtype.kind not in "bifc"]
     is_ensembl = [bool(text.str.fullmatch(r"ENS[A-Z]*G\d{11}(\.\d+)?").mean() > 0.5) for text in texts]
@@ -134,9 +136,7 @@ def _genes(var: pd.DataFrame) -> pd.DataFrame:
     return genes
 
 
-def _donors(
-    atlas: Atlas, chosen: selection.Selection, good: np.ndarray, cells: pd.DataFrame
-) -> pd.DataFrame:
+def _donors(atlas: Atlas, chosen: selection.Selection, good: np.ndarray, cells: pd.DataFrame) -> pd.DataFrame:
     """The donor table: label, nuclei, and each obs column that is constant within every donor."""
     by_donor = cells.groupby("donor")
     table = pd.DataFrame({"label": by_donor["label"].first(), "nuclei": by_donor.size()})

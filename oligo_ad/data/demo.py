@@ -207,9 +207,7 @@ def _draw(config: SimulationConfig, truth: Truth, obs: pd.DataFrame) -> Iterator
             yield pending.popleft().result()
 
 
-def _draw_block(
-    config: SimulationConfig, truth: Truth, block: pd.DataFrame, start: int
-) -> sp.csr_matrix:
+def _draw_block(config: SimulationConfig, truth: Truth, block: pd.DataFrame, start: int) -> sp.csr_matrix:
     """Counts of one block; its draws depend on (seed, start) alone, whatever thread runs it."""
     rng = np.random.default_rng([config.seed, 1, start])
     oligo = block["cell_type"].to_numpy() == 0

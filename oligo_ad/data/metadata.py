@@ -82,7 +82,9 @@ def read_covariates(donors: pd.DataFrame, config: MetadataConfig) -> Covariates:
     Raises:
         UserError: a column is not there, is not donor-level, or gives the label away.
     """
-    columns, notes, derived = {}, [], []
+    columns: dict[str, pd.Series] = {}
+    notes: list[str] = []
+    derived: list[str] = []
     for name in config.columns:
         source = _source(name, donors)
         if source is None:
@@ -120,6 +122,7 @@ def _encode(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]
     raw = raw.map(lambda v: None if str(v).strip().casefold() in MISSING else v)
     alleles = {"apoe4": "4", "apoe2": "2"}
     encoded: dict[str, pd.Series]
+    notes: list[str]
     if name in alleles:
         encoded, notes = {name: raw.map(_alleles(alleles[name]))}, []
     elif name == "age" or pd.api.types.is_numeric_dtype(raw.dropna().infer_objects()):
@@ -128,8 +131,7 @@ def _encode(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]
         levels = sorted(raw.dropna().astype(str).unique())
         coded = levels[1:] if len(levels) > 1 else levels
         encoded = {
-            f"{name}={level}": (raw.astype(str) == level).astype(float).where(raw.notna())
-            for level in coded
+            f"{name}={level}": (raw.astype(str) == level).astype(float).where(raw.notna()) for level in coded
         }
         notes = []
     unknown = int(raw.isna().sum())
@@ -163,11 +165,16 @@ def _ages(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]:
     return {name: values}, [said] if inexact else []
 
 
+def derived_from_label(column: str) -> str | None:
+    """Why a column of this name must not be a feature, if so."""
+    found = (why for pattern, why in LABEL_DERIVED.items() if re.search(pattern, column, re.IGNORECASE))
+    return next(found, None)
+
+
 def _gives_label_away(source: str, raw: pd.Series, label: pd.Series) -> str | None:
     """Why a column must not be a feature: by its name, or because it separates the classes."""
-    for pattern, reason in LABEL_DERIVED.items():
-        if re.search(pattern, source, re.IGNORECASE):
-            return reason
+    if reason := derived_from_label(source):
+        return reason
     known = raw.notna()
     if known.sum() < 4 or label[known].nunique() < 2:
         return None

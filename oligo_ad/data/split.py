@@ -103,9 +103,7 @@ def _test_parts(label: pd.Series, config: SplitConfig) -> Iterator[tuple[np.ndar
             f"{smallest}. Set split.folds={max(2, smallest)} or fewer."
         )
     splitter = (
-        RepeatedStratifiedKFold(
-            n_splits=config.folds, n_repeats=config.repeats, random_state=config.seed
-        )
+        RepeatedStratifiedKFold(n_splits=config.folds, n_repeats=config.repeats, random_state=config.seed)
         if config.kind == "cv"
         else StratifiedShuffleSplit(1, test_size=config.test_fraction, random_state=config.seed)
     )

@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     mask: Tensor
     metadata: Tensor
     label: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
 
 
 class Tokens(NamedTuple):

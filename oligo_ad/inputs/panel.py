@@ -55,9 +55,7 @@ def _variable(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # scanpy's own use of pandas
-            found = sc.pp.highly_variable_genes(
-                nuclei, n_top_genes=n_genes, flavor=flavor, inplace=False
-            )
+            found = sc.pp.highly_variable_genes(nuclei, n_top_genes=n_genes, flavor=flavor, inplace=False)
     except ImportError as error:
         raise UserError(f"model.encoder.flavor={flavor}: {error}") from None
     return found["highly_variable"].to_numpy(bool)

@@ -1,7 +1,7 @@
 """A classifier is a network, a fusion of metadata, and a one-logit head. Legend: see inputs/batch.py."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +29,15 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        network: Callable[..., nn.Module],
-        fusion: Callable[..., nn.Module],
+        network: Callable[..., Any],
+        fusion: Callable[..., Any],
         n_ids: int,
         n_metadata: int,
     ) -> None:
         super().__init__()
-        self.network = network(n_ids=n_ids)
-        self.fusion = fusion(size=self.network.size, n_metadata=n_metadata)
-        self.head = nn.Linear(self.fusion.size, 1)
+        made = network(n_ids=n_ids)
+        fused = fusion(size=made.size, n_metadata=n_metadata)
+        self.network, self.fusion, self.head = made, fused, nn.Linear(fused.size, 1)
 
     def forward(self, batch: Batch) -> Tensor:
         cell_BD = self.network(batch)

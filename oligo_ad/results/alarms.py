@@ -19,7 +19,10 @@ def alarms(outcome: Outcome) -> list[str]:
         found.append("The weights were not pretrained, as the configuration asked.")
     one_sided = (cells.pooled, "nuclei"), (donors.pooled, "donors")
     for scores, what in one_sided:
-        for names, word in ((("true_negative", "false_negative"), "1"), (("true_positive", "false_positive"), "0")):
+        for names, word in (
+            (("true_negative", "false_negative"), "1"),
+            (("true_positive", "false_positive"), "0"),
+        ):
             if sum(scores[name] for name in names) == 0:
                 found.append(f"All test {what} are called {word}: F1 and accuracy mean nothing here.")
     common = max(cells.pooled["prevalence"], 1 - cells.pooled["prevalence"])

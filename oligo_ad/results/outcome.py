@@ -99,15 +99,15 @@ def evaluate(
     real = [name for name in names if name != ORACLE]
     best = max(real, key=lambda name: donors[name].mean_over_folds["auroc"], default=None)
     model_auroc = donors[MODEL].mean_over_folds["auroc"]
+    training_donors, training_cells = _training(cohort, predictions, config)
     return Outcome(
         donor_table=donor_table,
         cell_table=cell_table,
         donors=donors,
         cells=cells,
-        **_training(cohort, predictions, config),
-        calibration=metrics.calibration(
-            cell_table["label"].to_numpy(), cell_table[MODEL].to_numpy()
-        ),
+        training_donors=training_donors,
+        training_cells=training_cells,
+        calibration=metrics.calibration(cell_table["label"].to_numpy(), cell_table[MODEL].to_numpy()),
         best_baseline=best,
         gain=model_auroc - (donors[best].mean_over_folds["auroc"] if best else 0.5),
         gain_interval=best
@@ -142,8 +142,11 @@ def _donors(cohort: Cohort, cells: pd.DataFrame, config: EvaluationConfig) -> pd
 
 def _training(
     cohort: Cohort, predictions: list[FoldPrediction], config: EvaluationConfig
-) -> dict[str, dict[str, float]]:
-    """Means over folds of the scores on training donors: shown beside the test, never as a result."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Means over folds of the scores on training donors and on their nuclei.
+
+    Shown beside the test, never as a result.
+    """
     donors, cells = [], []
     for p in predictions:
         own = cohort.cells.iloc[p.train]
@@ -151,7 +154,4 @@ def _training(
         label = cohort.donors.loc[scores.index, "label"].to_numpy()
         donors.append(metrics.score(label, scores.to_numpy(), p.threshold))
         cells.append(metrics.score(own["label"].to_numpy(), p.train_probability, p.threshold))
-    return {
-        "training_donors": pd.DataFrame(donors).mean().to_dict(),
-        "training_cells": pd.DataFrame(cells).mean().to_dict(),
-    }
+    return pd.DataFrame(donors).mean().to_dict(), pd.DataFrame(cells).mean().to_dict()

@@ -69,7 +69,12 @@ def curves(outcome: Outcome, names: tuple[str, str]) -> Figure:
     roc.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
     roc.set(xlabel="false positive rate", ylabel="true positive rate", title="donors: ROC")
     pr.axhline((label == rare).mean(), color=GREY, lw=0.8, ls="--")
-    pr.set(xlabel="recall", ylabel="precision", title=f"donors: precision-recall of {names[rare]}", ylim=(0, 1.03))
+    pr.set(
+        xlabel="recall",
+        ylabel="precision",
+        title=f"donors: precision-recall of {names[rare]}",
+        ylim=(0, 1.03),
+    )
     for axes in (roc, pr):
         axes.legend(fontsize=8, frameon=False, loc="best")
     return figure
@@ -119,7 +124,10 @@ def confusion(outcome: Outcome, names: tuple[str, str]) -> Figure:
     """Donors and nuclei by true and called class (pooled over folds)."""
     figure = Figure(figsize=(6.6, 3.0))
     for axes, scores, what in zip(
-        figure.subplots(1, 2), (outcome.donors[MODEL], outcome.cells[MODEL]), ("donors", "nuclei"), strict=True
+        figure.subplots(1, 2),
+        (outcome.donors[MODEL], outcome.cells[MODEL]),
+        ("donors", "nuclei"),
+        strict=True,
     ):
         p = scores.pooled
         counts = np.array(

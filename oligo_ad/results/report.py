@@ -22,14 +22,6 @@ from oligo_ad.results.tracking import track
 
 log = logging.getLogger(__name__)
 
-CAPTIONS = {
-    "donor scores": "Each dot is a donor that the model had not seen, at the mean probability of its nuclei; larger dots have more nuclei. Bars: medians. Dashed: the threshold.",
-    "curves": "Pooled over folds. Dashed: what guessing gives. Areas in the legend are of these pooled curves; the table gives means over folds.",
-    "learning curves": "Training and validation donors only. Dots mark the epoch whose weights are kept.",
-    "reliability": "Test nuclei in ten groups of equal size by predicted probability. The classes are balanced in training, so probabilities are those of a balanced cohort.",
-    "confusion": "Pooled over folds, at the threshold of each fold.",
-}
-
 
 def write(story: Story, accelerator: Accelerator) -> None:
     """Write everything a reader needs into the run directory, then say where it is."""
@@ -76,7 +68,7 @@ def render(story: Story, pictures: dict[str, Figure], found: list[str]) -> str:
         model_cells=story.outcome.cells[MODEL],
         alarms=found,
         baselines={name: MEANING[name] for name in story.outcome.predictors if name in MEANING},
-        pictures={name: (svg(figure), CAPTIONS[name]) for name, figure in pictures.items()},
+        pictures={name: svg(figure) for name, figure in pictures.items()},
         configuration=OmegaConf.to_yaml(OmegaConf.create(asdict(story.config))),
     )
 

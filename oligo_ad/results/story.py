@@ -120,7 +120,9 @@ class Story:
         flow = self.cohort.flow
         names = dict(zip(("negative", "positive"), self.class_names, strict=True))
         text = flow.assign(
-            value=[f"{d:,} donors, {n:,} nuclei" for d, n in zip(flow["donors"], flow["nuclei"], strict=True)],
+            value=[
+                f"{d:,} donors, {n:,} nuclei" for d, n in zip(flow["donors"], flow["nuclei"], strict=True)
+            ],
             group=flow["class"].map(names).fillna("other or missing"),
         )
         table = text.pivot(index="step", columns="group", values="value")

@@ -25,7 +25,7 @@ def make_accelerator(config: Config, run_dir: Path) -> tuple[Accelerator, Path]:
         UserError: the device cannot compute in that precision, the tracker is not installed, or the
             batch cannot be shared evenly by the processes.
     """
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available() and not _has_mps()
+    on_cpu = config.device == "cpu" or (not torch.cuda.is_available() and not _has_mps())
     _check_precision(config.precision.name, on_cpu)
     if config.tracker not in ("none", "tensorboard") and not importlib.util.find_spec(config.tracker):
         raise UserError(

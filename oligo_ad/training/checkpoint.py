@@ -26,9 +26,7 @@ class Trained:
     standardiser: Standardiser | None
 
 
-def make_classifier(
-    model: ModelConfig, metadata: MetadataConfig, n_ids: int, n_metadata: int
-) -> Classifier:
+def make_classifier(model: ModelConfig, metadata: MetadataConfig, n_ids: int, n_metadata: int) -> Classifier:
     """An untrained classifier of known sizes."""
     network = component(model.network, "model.network")
     fusion = component(metadata.fusion, "metadata.fusion")

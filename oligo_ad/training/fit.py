@@ -3,7 +3,6 @@
 import copy
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -177,7 +176,9 @@ class _Step:
                     "Lower fit.optimizer.lr, or use precision=bf16 or fp32 instead of fp16."
                 )
             self._epoch.append((loss, norm))
-            self.accelerator.log({f"{self.name}step/loss": loss, f"{self.name}step/gradient_norm": norm}, number)
+            self.accelerator.log(
+                {f"{self.name}step/loss": loss, f"{self.name}step/gradient_norm": norm}, number
+            )
         self._waiting.clear()
 
     def end_epoch(self) -> dict[str, float]:
