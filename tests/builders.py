@@ -1,5 +1,6 @@
 """Small synthetic atlases and configurations, so that each test states only what matters to it."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import scipy.sparse as sp
 from hydra import compose, initialize_config_dir
 
 from oligo_ad import config
+from oligo_ad.data.atlas import open_atlas
+from oligo_ad.data.cohort import Cohort, build
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -40,7 +43,7 @@ def atlas(
             "Donor ID": pd.Categorical([f"D{i:02d}" for i in donor]),
             "ADNC": pd.Categorical(np.where(positive, "High", "Not AD")),
             "Subclass": pd.Categorical(np.where(turn % 2, "Astrocyte", "Oligodendrocyte")),
-            "Age at Death": 70.0 + donor,
+            "Age at Death": 70.0 + donor * 7 % n_donors,
             "Sex": pd.Categorical(np.where(donor % 2, "Male", "Female")),
             "APOE Genotype": pd.Categorical(np.array(["3/3", "3/4", "2/3"])[donor % 3]),
         },
@@ -60,6 +63,7 @@ def write(adata: ad.AnnData, folder: Path, name: str = "atlas.h5ad") -> Path:
     return path
 
 
+@cache
 def configuration(*overrides: str) -> config.Config:
     """The configuration of `python run.py data=sea_ad …`, small enough for a test."""
     small = (
@@ -75,3 +79,9 @@ def configuration(*overrides: str) -> config.Config:
     )
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return config.read(compose("config", overrides=[*small, *overrides]))
+
+
+def cohort(adata: ad.AnnData, folder: Path, *overrides: str) -> Cohort:
+    """The cohort that `data=sea_ad` makes of an atlas, by way of a file."""
+    with open_atlas(write(adata, folder)) as opened:
+        return build(opened, configuration(*overrides).data)
