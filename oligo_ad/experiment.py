@@ -23,7 +23,7 @@ from oligo_ad.results.environment import environment
 from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.outcome import FoldPrediction, evaluate
 from oligo_ad.results.story import Story
-from oligo_ad.training.accelerate import make_accelerator, seed_everything
+from oligo_ad.training.accelerate import make_accelerator, seed_everything, start_tracker
 from oligo_ad.training.checkpoint import Trained, make_classifier, save_checkpoint
 from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Fitted, fit
 from oligo_ad.training.predict import attention_kernels, predict
@@ -77,8 +77,7 @@ def run(config: Config, folder: Path) -> float | None:
     for note in cohort.notes + covariates.notes:
         log.warning(note)
     folds = make_folds(cohort.donors["label"], config.split)
-    if config.tracker != "none":
-        accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "oligo_ad")
+    start_tracker(accelerator, config, folder)
     shared = Run(config, folder, accelerator, cohort, covariates, len(folds))
     results = [train_fold(shared, fold) for fold in folds]
     headline = None

@@ -1,9 +1,9 @@
 """The MLP: a dense panel through fully connected layers. Legend: see inputs/batch.py."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.distributed.nn.functional as over_processes
 from torch import Tensor, distributed, nn
 
 from oligo_ad.inputs.batch import Batch
@@ -38,7 +38,7 @@ class BatchNorm(nn.BatchNorm1d):
         if not (self.training and distributed.is_initialized() and distributed.get_world_size() > 1):
             return super().forward(input)
         sums = torch.cat([input.sum(0), input.square().sum(0), input.new_tensor([len(input)])]).float()
-        total, squares, n = over_processes.all_reduce(sums).split([self.num_features] * 2 + [1])
+        total, squares, n = _SumOverProcesses.apply(sums).split([self.num_features] * 2 + [1])
         mean, variance = total / n, squares / n - (total / n).square()
         with torch.no_grad():
             for running, now in ((self.running_mean, mean), (self.running_var, variance * n / (n - 1))):
@@ -46,3 +46,19 @@ class BatchNorm(nn.BatchNorm1d):
                 running.lerp_(now, self.momentum or 0.1)
         normed = (input - mean) * torch.rsqrt(variance + self.eps)
         return (normed * self.weight + self.bias).to(input.dtype)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """A sum that gradients pass: what one process lost by the sum, every process's input caused."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        total = part.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        distributed.all_reduce(total)
+        return total

@@ -1,7 +1,6 @@
 """What the tracker gets at the end of a run: pictures, curves, and the settings with the results."""
 
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 
 from oligo_ad.results.outcome import MODEL
 from oligo_ad.results.story import Story
+from oligo_ad.training.accelerate import flat
 
 
 def track(story: Story, pictures: dict[str, Figure], accelerator: Accelerator) -> None:
@@ -41,17 +41,6 @@ def final_metrics(story: Story) -> dict[str, float]:
         "cell_auroc": cells.mean_over_folds["auroc"],
         "gain_over_best_baseline": story.outcome.gain,
     }
-
-
-def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """`{"a": {"b": 1}}` → `{"a.b": 1}`; what is no number or flag becomes text."""
-    found: dict[str, str | int | float | bool] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value if isinstance(value, int | float | bool) else str(value)
-    return found
 
 
 def pixels(figure: Figure) -> np.ndarray:

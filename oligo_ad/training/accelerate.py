@@ -3,7 +3,9 @@
 import importlib.util
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -55,6 +57,25 @@ def make_accelerator(config: Config, run_dir: Path) -> tuple[Accelerator, Path]:
         )
     shared = broadcast_object_list([str(run_dir)])
     return accelerator, Path(shared[0])
+
+
+def start_tracker(accelerator: Accelerator, config: Config, folder: Path) -> None:
+    """Open the tracker; TensorBoard gets the settings at the end, together with the results."""
+    if config.tracker == "tensorboard":
+        accelerator.init_trackers(EVENTS)
+    elif config.tracker != "none":
+        accelerator.init_trackers("oligo_ad", flat(asdict(config)), {"wandb": {"dir": str(folder)}})
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    """`{"a": {"b": 1}}` → `{"a.b": 1}`; what is no number or flag becomes text."""
+    found: dict[str, str | int | float | bool] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value if isinstance(value, int | float | bool) else str(value)
+    return found
 
 
 def seed_everything(seed: int, fold: int) -> None:
