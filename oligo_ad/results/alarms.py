@@ -1,9 +1,8 @@
 """Reasons to distrust a result, found in the result itself."""
 
-from oligo_ad.results.outcome import MODEL, Outcome
+from oligo_ad.results.outcome import FEW_DONORS, MODEL, Outcome
 
 FAR_ABOVE = 0.25  # training donor AUROC above test: more than a few donors explain
-FEW_DONORS = 5  # in the smaller class
 
 
 def alarms(outcome: Outcome) -> list[str]:

@@ -12,6 +12,7 @@ from oligo_ad.results import metrics
 from oligo_ad.results.metrics import Interval, Scores
 
 MODEL, ORACLE = "model", "oracle"
+FEW_DONORS = 5  # in the smaller class of all test donors: below this an interval means nothing
 
 
 @dataclass(frozen=True)

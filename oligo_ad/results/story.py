@@ -12,7 +12,7 @@ from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.metadata import Covariates
 from oligo_ad.data.split import PARTS, Fold
 from oligo_ad.results.metrics import LEVEL, Interval, Scores
-from oligo_ad.results.outcome import MODEL, ORACLE, Outcome
+from oligo_ad.results.outcome import FEW_DONORS, MODEL, ORACLE, Outcome
 from oligo_ad.training.fit import Fitted
 
 # Column heads of the table of results, and the metric of `metrics.score` under each.
@@ -67,13 +67,17 @@ class Story:
         outcome = self.outcome
         negative, positive = self.class_names
         auroc = outcome.donors[MODEL].auroc
-        apart = "can be told apart" if auroc.low > 0.5 else "cannot be told apart beyond chance"
-        if auroc.high < 0.5:
-            apart = "are ranked the wrong way round"
-        said = (
-            f"Held-out {positive} and {negative} donors {apart} by {self.config.model.name}: donor AUROC "
-            f"{outcome.headline:.3f}, approximate {LEVEL} % interval {shown(auroc)}."
-        )
+        model = self.config.model.name
+        said = f"Held-out {positive} and {negative} donors "
+        if outcome.smallest_test_class < FEW_DONORS:
+            said = f"{outcome.smallest_test_class} test donors in the smaller class are too few to say "
+            said += f"whether {model} tells them apart"
+        elif auroc.high < 0.5:
+            said += f"are ranked the wrong way round by {model}"
+        else:
+            can = "can be told apart" if auroc.low > 0.5 else "cannot be told apart beyond chance"
+            said += f"{can} by {model}"
+        said += f": donor AUROC {outcome.headline:.3f}, approximate {LEVEL} % interval {shown(auroc)}."
         if outcome.best_baseline and outcome.gain_interval:
             more = "more than" if outcome.gain_interval.low > 0 else "not shown to be more than"
             said += (
