@@ -72,6 +72,9 @@ def start() -> None:
         sys.exit(1)
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_plainly(str(error)))
+    except (OSError, ValueError) as error:
+        # Of Hydra: a run directory that cannot be made, a group set to null. Those of a run are `Stopped`.
+        sys.exit(_plainly(str(error)))
     except KeyboardInterrupt:
         sys.exit("interrupted")
 
@@ -104,6 +107,12 @@ def _plainly(message: str) -> str:
     if key := re.search(r"[Cc]ould not override '([\w./@ -]+)'", message):
         hint = nearest(key[1], set(_fields()) - {key[1]})
         return f"There is no field '{key[1]}'.{hint} `python run.py --help` lists every field."
+    if "override must be a string" in message:
+        nulled = [group.name for group in _groups() if f"{group.name}=null" in sys.argv]
+        return " ".join(f"{group}=null: {group} is one of {', '.join(_choices(group))}." for group in nulled)
+    if "expecting" in message:
+        words = " ".join(sys.argv[1:])
+        return f"{words}: {message.splitlines()[0]}. Quote values that hold signs: 'data.path=\"a=b.h5ad\"'."
     return message
 
 

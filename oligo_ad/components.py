@@ -7,7 +7,7 @@ signature of what it names. A new component needs no entry anywhere: being in it
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any, get_type_hints
 
 import hydra.utils
@@ -43,7 +43,16 @@ def component(node: Mapping[str, Any], where: str) -> Callable[..., Any]:
         options[name] = _checked(value, hints.get(name, Any), f"{where}.{name}")
     checked = {"_target_": node["_target_"], "_partial_": True, "_recursive_": False, **options}
     made: partial[Any] = hydra.utils.instantiate(checked, _convert_="all")
-    return made
+
+    @wraps(made.func)
+    def construct(*sizes: Any, **named_sizes: Any) -> Any:
+        try:
+            return made(*sizes, **named_sizes)
+        except ValueError as error:
+            given = ", ".join(f"{where}.{name}={value}" for name, value in options.items())
+            raise UserError(f"{given}: {error}.") from error
+
+    return construct
 
 
 def _resolve(target: object, where: str) -> Callable[..., Any]:

@@ -6,9 +6,11 @@ schedule) stays a mapping with a `_target_`; `components.py` checks it against t
 names. The defaults live in `conf/`: a field without one here has it there.
 """
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -17,11 +19,20 @@ from oligo_ad.errors import UserError, nearest
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 # A field that takes one name or several in order of preference: `X` means `[X]`.
+# Values of a column may be numbers or flags in the file; they are compared as text.
 Names = Annotated[
     tuple[str, ...],
-    BeforeValidator(lambda v: () if v is None else (v,) if isinstance(v, str) else tuple(v)),
+    BeforeValidator(lambda value: [str(word) for word in _listed(value)]),
 ]
 Component = dict[str, Any]
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -92,7 +103,7 @@ class FitConfig:
     """The training loop; see `training/fit.py`."""
 
     epochs: Positive
-    batch_size: Positive  # nuclei per forward pass, over all processes together
+    batch_size: Annotated[int, Field(ge=2)]  # nuclei per forward pass, over all processes together
     accumulate: Positive  # forward passes per optimizer step
     optimizer: Component
     schedule: Component
@@ -146,22 +157,41 @@ def read(composed: DictConfig) -> Config:
     Raises:
         UserError: naming each field that is wrong, what was given and what is legal.
     """
-    plain = OmegaConf.to_container(composed, resolve=True)
     try:
+        plain = OmegaConf.to_container(composed, resolve=True)
         return TypeAdapter(Config).validate_python(plain)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {error.msg}") from None
     except ValidationError as error:
         raise UserError("\n".join(explain(error))) from None
 
 
 def explain(error: ValidationError, under: str = "") -> list[str]:
     """One line for each wrong field: `fit.epochs=abc: should be a valid integer`."""
-    lines = []
+    said: dict[str, list[str]] = {}
     for found in error.errors():
-        # A union reports once per member, under a tag such as `constrained-float`: drop the tag.
-        field = ".".join(str(part) for part in found["loc"] if "[" not in str(part))
-        field = f"{under}{field}".removesuffix(".constrained-float").removesuffix(".float")
+        field = ".".join([*under.split("."), *_path(found["loc"])]).strip(".")
         legal = found.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ")
         hint = nearest(found["input"], legal.split(", ")) if legal else ""
-        said = found["msg"].removeprefix("Input ")
-        lines.append(f"{field}={found['input']}: {said}.{hint}")
-    return lines
+        if found["type"] == "unexpected_keyword_argument":
+            hint = nearest(found["loc"][-1], _siblings(found["loc"]))
+        message = found["msg"].removeprefix("Input ") + "." + hint
+        said.setdefault(f"{field}={found['input']}", []).append(message)
+    return [f"{field}: {' Or it '.join(messages)}" for field, messages in said.items()]
+
+
+def _path(location: tuple[int | str, ...]) -> list[str]:
+    """The field, without pydantic's tags for the members of a union."""
+    tags = ("constrained-", "literal[", "is-instance[", "list[", "tuple[")
+    words = [str(part) for part in location]
+    return [
+        word for word in words if word not in ("float", "int", "str", "bool") and not word.startswith(tags)
+    ]
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    """The fields that stand beside the last one of a location."""
+    here: Any = Config
+    for part in location[:-1]:
+        (here,) = (f.type for f in fields(here) if f.name == part)
+    return [f.name for f in fields(here)]

@@ -2,12 +2,15 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 
 from oligo_ad.components import component
 from oligo_ad.config import Config, MetadataConfig
@@ -25,10 +28,12 @@ from oligo_ad.results.outcome import FoldPrediction, evaluate
 from oligo_ad.results.story import Story
 from oligo_ad.training.accelerate import make_accelerator, seed_everything, start_tracker
 from oligo_ad.training.checkpoint import Trained, make_classifier, save_checkpoint
-from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Fitted, fit
+from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Fitted, fit, make_optimizer
 from oligo_ad.training.predict import attention_kernels, predict
 
 log = logging.getLogger(__name__)
+
+ELSEWHERE = "Choose another hydra.run.dir, or leave it out."
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,17 @@ def run(config: Config, folder: Path) -> float | None:
 
         print(inspect(config))  # noqa: T201 this text is what the user asked for
         return None
-    started = time.perf_counter()
     _check_components(config)
     accelerator, folder = make_accelerator(config, folder)
-    _claim(folder)
+    with _claimed(folder) if accelerator.is_main_process else nullcontext():
+        headline = _train_and_evaluate(config, folder, accelerator)
+    accelerator.end_training()
+    return headline
+
+
+def _train_and_evaluate(config: Config, folder: Path, accelerator: Accelerator) -> float | None:
+    """The straight line; the headline is known to the first process."""
+    started = time.perf_counter()
     with accelerator.main_process_first():
         cohort = load_cohort(config.data, Path(config.cache).expanduser())
     covariates = read_covariates(cohort.donors, config.metadata)
@@ -82,9 +94,11 @@ def run(config: Config, folder: Path) -> float | None:
     results = [train_fold(shared, fold) for fold in folds]
     headline = None
     if accelerator.is_main_process:
-        headline = _conclude(shared, folds, results, time.perf_counter() - started)
+        try:
+            headline = _conclude(shared, folds, results, time.perf_counter() - started)
+        except OSError as error:
+            raise UserError(f"the results cannot be written to {folder}: {error}.") from error
     accelerator.wait_for_everyone()
-    accelerator.end_training()
     return headline
 
 
@@ -168,24 +182,23 @@ def _conclude(run: Run, folds: list[Fold], results: list[FoldResult], seconds: f
 
 
 def _check_components(config: Config) -> None:
-    """Every component is checked before any data is read."""
-    for where, node in (
-        ("model.encoder", config.model.encoder),
-        ("model.network", config.model.network),
-        ("metadata.fusion", config.metadata.fusion),
-        ("fit.optimizer", config.fit.optimizer),
-        ("fit.schedule", config.fit.schedule),
-    ):
-        component(node, where)
+    """Every component is made once, at a small size, before any data are read."""
+    component(config.model.encoder, "model.encoder")
+    classifier = make_classifier(config.model, config.metadata, n_ids=2, n_metadata=1)
+    make_optimizer(classifier, config.fit, steps=1)
 
 
-def _claim(folder: Path) -> None:
-    """Refuse a folder that holds another run's results."""
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Keep a folder to this run; refuse one that another run works in or has finished in."""
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "metrics.json").exists():
-        raise UserError(
-            f"{folder} already holds a finished run. Choose another hydra.run.dir, or leave it out."
-        )
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            if (folder / "metrics.json").exists():
+                raise UserError(f"{folder} already holds a finished run. {ELSEWHERE}")
+            yield
+    except Timeout:
+        raise UserError(f"another run is at work in {folder}. {ELSEWHERE}") from None
 
 
 def _baseline_covariates(cohort: Cohort) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Small synthetic atlases and configurations, so that each test states only what matters to it."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
+import pytest
 import scipy.sparse as sp
 from hydra import compose, initialize_config_dir
 
 from oligo_ad import config
 from oligo_ad.data.atlas import open_atlas
 from oligo_ad.data.cohort import Cohort, build
+from oligo_ad.errors import UserError
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -85,3 +88,16 @@ def cohort(adata: ad.AnnData, folder: Path, *overrides: str) -> Cohort:
     """The cohort that `data=sea_ad` makes of an atlas, by way of a file."""
     with open_atlas(write(adata, folder)) as opened:
         return build(opened, configuration(*overrides).data)
+
+
+def answer(mistake: Callable[..., Any], *given: Any) -> str:
+    """What the user is told."""
+    with pytest.raises(UserError) as told:
+        mistake(*given)
+    return str(told.value)
+
+
+def assert_says(message: str, *words: str) -> None:
+    """All the words are in the message."""
+    silent = [word for word in words if word not in message]
+    assert not silent, f"{silent} not in: {message}"

@@ -31,7 +31,8 @@ class Atlas:
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path = path
         self._file = file
-        self.columns: list[str] = [str(name) for name in file["obs"].attrs["column-order"]]
+        with self._reading("obs"):
+            self.columns: list[str] = [str(name) for name in file["obs"].attrs["column-order"]]
         self.n_obs = len(self._index("obs"))
         self.simulated = "SIMULATED" in file.get("uns", ())
         present = [name for name in ("X", "raw/X") if name in file]
@@ -50,7 +51,8 @@ class Atlas:
                 f"{self.path.name} has no obs column '{name}'.{nearest(name, self.columns)} "
                 f"Its columns: {listing(self.columns, 40)}."
             )
-        values = pd.Series(read_elem(self._file["obs"][name]), name=name)
+        with self._reading(f"obs column '{name}'"):
+            values = pd.Series(read_elem(self._file["obs"][name]), name=name)
         if len(values) != self.n_obs:
             raise UserError(
                 f"obs column '{name}' of {self.path.name} has {len(values)} entries for "
@@ -68,7 +70,9 @@ class Atlas:
 
     def var(self, matrix: str) -> pd.DataFrame:
         """The genes of a matrix: its var, with the gene names as index."""
-        frame: pd.DataFrame = read_elem(self._file["raw/var" if matrix == "raw/X" else "var"])
+        name = "raw/var" if matrix == "raw/X" else "var"
+        with self._reading(name):
+            frame: pd.DataFrame = read_elem(self._file[name])
         if len(frame) == 0:
             raise UserError(f"{self.path} holds no genes (var is empty).")
         return frame
@@ -80,8 +84,9 @@ class Atlas:
     def shape(self, matrix: str) -> tuple[int, int]:
         """Nuclei and genes as the file declares them, checked against obs and var."""
         node = self._file[matrix]
-        declared = node.shape if isinstance(node, h5py.Dataset) else node.attrs["shape"]
-        shape = (int(declared[0]), int(declared[1]))
+        with self._reading(matrix):
+            declared = node.shape if isinstance(node, h5py.Dataset) else node.attrs["shape"]
+            shape = (int(declared[0]), int(declared[1]))
         expected = (self.n_obs, len(self.var(matrix)))
         if shape != expected:
             raise UserError(
@@ -104,7 +109,12 @@ class Atlas:
         n_genes = self.shape(matrix)[1]
         readers = {"csr_matrix": self._csr_rows, "csc_matrix": self._csc_rows}
         read = readers.get(self.layout(matrix), self._dense_rows)
-        for block in read(matrix, np.asarray(rows), n_genes):
+        blocks = read(matrix, np.asarray(rows), n_genes)
+        while True:
+            with self._reading(matrix):
+                block = next(blocks, None)
+            if block is None:
+                return
             if not np.isfinite(block.data).all():
                 raise UserError(f"{matrix} of {self.path.name} holds NaN or infinite values.")
             yield block
@@ -142,8 +152,18 @@ class Atlas:
             raise UserError(f"the row pointers of {matrix} in {self.path.name} are damaged.")
 
     def _index(self, frame: str) -> np.ndarray:
-        group = self._file[frame]
-        return read_elem(group[group.attrs["_index"]])
+        with self._reading(frame):
+            group = self._file[frame]
+            return read_elem(group[group.attrs["_index"]])
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """What a library says of a part that it cannot make sense of is said of this file."""
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, ValueError, OSError, RuntimeError) as error:
+            said = str(error.args[0] if error.args else error).splitlines()[0]
+            raise UserError(f"{what} of {self.path.name} cannot be read, it is damaged: {said}") from None
 
 
 @contextmanager
@@ -177,9 +197,13 @@ def open_atlas(path: str | Path) -> Iterator[Atlas]:
 
 def _refuse_foreign(file: h5py.File, path: Path) -> None:
     """External links, external storage and virtual datasets read other files of this machine."""
-    groups = [file]
+    groups, seen = [file], set()
     while groups:
         group = groups.pop()
+        # A group may be its own descendant.
+        if (address := h5py.h5o.get_info(group.id).addr) in seen:
+            continue
+        seen.add(address)
         for name in group:
             kind = group.get(name, getlink=True)
             foreign = not isinstance(kind, h5py.HardLink)

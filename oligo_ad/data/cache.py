@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,11 @@ def load_cohort(config: DataConfig, cache: Path) -> Cohort:
 def source(config: DataConfig, cache: Path) -> Path:
     """The h5ad file that a configuration means; a simulated one is written now unless it is there."""
     if config.simulation:
+        if config.path:
+            raise UserError(
+                f"data={config.name} simulates its file, so data.path={config.path} has no use. For your "
+                "own file add data=sea_ad or data=anndata."
+            )
         return _simulated_file(config.simulation, cache)
     if config.path is None:
         raise UserError(f"data={config.name} needs a file: add data.path=/path/to/file.h5ad.")
@@ -119,6 +125,7 @@ def _publish(cohort: Cohort, folder: Path) -> None:
         "about": cohort.about,
         "notes": cohort.notes,
     }
+    manifest["manifest"] = _checksum_of(manifest)
     (staging / "manifest.json").write_text(json.dumps(manifest, indent=1))
     staging.rename(folder)
 
@@ -127,6 +134,8 @@ def _read(folder: Path) -> Cohort | None:
     """The cohort in `folder`; None, after setting the folder aside, where it is damaged."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest.pop("manifest") != _checksum_of(manifest):
+            raise ValueError("manifest.json changed since it was written")
         if wrong := [n for n, sum_ in manifest["files"].items() if _checksum(folder / n) != sum_]:
             raise ValueError(f"{', '.join(wrong)} changed since it was written")
     except (OSError, ValueError, KeyError) as error:
@@ -145,6 +154,10 @@ def _read(folder: Path) -> Cohort | None:
         notes=tuple(manifest["notes"]),
         **{name: pd.read_parquet(folder / f"{name}.parquet") for name in FRAMES},
     )
+
+
+def _checksum_of(manifest: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _checksum(file: Path) -> str:

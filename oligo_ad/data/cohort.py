@@ -11,7 +11,7 @@ from tqdm import tqdm
 from oligo_ad.config import DataConfig
 from oligo_ad.data import selection
 from oligo_ad.data.atlas import Atlas
-from oligo_ad.data.expression import Expression, find_expression, log_normalise
+from oligo_ad.data.expression import Expression, find_expression, log_normalise, require
 from oligo_ad.errors import UserError
 
 
@@ -54,7 +54,7 @@ def build(atlas: Atlas, config: DataConfig) -> Cohort:
     chosen = selection.select(atlas, config)
     expression = find_expression(atlas, config.counts)
     var = atlas.var(expression.matrix)
-    matrix = _read_rows(atlas, expression.matrix, chosen.rows)
+    matrix = _read_rows(atlas, expression, chosen.rows)
     n_genes = np.diff(matrix.indptr)
     total = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
     cells = pd.DataFrame(
@@ -70,16 +70,16 @@ def build(atlas: Atlas, config: DataConfig) -> Cohort:
         cells["truth"] = atlas.column("SIMULATED affected").to_numpy()[chosen.rows].astype(float)
     good = (n_genes >= max(1, config.min_genes)).astype(bool)
     enough = cells[good].groupby("donor")["label"].size() >= config.min_nuclei
-    good &= cells["donor"].map(enough).fillna(False).to_numpy(bool)
+    good &= cells["donor"].isin(enough.index[enough]).to_numpy()
     after = f"quality (≥ {config.min_genes} genes, ≥ {config.min_nuclei} nuclei a donor)"
     cells = cells[good].reset_index(drop=True)
     classes = cells["label"].map({1: "positive", 0: "negative"})
     flow = pd.concat([chosen.flow, selection.count(after, cells.assign(**{"class": classes}))])
-    if len(lost := classes.value_counts()) < 2:
+    names = {"positive": config.positive, "negative": config.negative}
+    if lost := [", ".join(values) for name, values in names.items() if name not in set(classes)]:
         raise UserError(
-            f"after quality control only {len(lost)} class is left: no nucleus of the other has "
-            f"data.min_genes={config.min_genes} genes in a donor of data.min_nuclei="
-            f"{config.min_nuclei} nuclei. Lower them."
+            f"quality control leaves no nucleus of {' and none of '.join(lost)}: none with data.min_genes="
+            f"{config.min_genes} genes in a donor of data.min_nuclei={config.min_nuclei} nuclei. Lower them."
         )
     return Cohort(
         matrix=matrix[good],
@@ -104,12 +104,14 @@ def build(atlas: Atlas, config: DataConfig) -> Cohort:
     )
 
 
-def _read_rows(atlas: Atlas, matrix: str, rows: np.ndarray) -> sp.csr_matrix:
+def _read_rows(atlas: Atlas, expression: Expression, rows: np.ndarray) -> sp.csr_matrix:
+    """The chosen rows; every value is checked, not those of a sample only."""
     blocks = []
     with tqdm(total=len(rows), desc="reading", unit=" nuclei", disable=None, leave=False) as progress:
-        for block in atlas.rows(matrix, rows):
+        for block in atlas.rows(expression.matrix, rows):
             block.eliminate_zeros()
             block.sum_duplicates()
+            require(block, expression, atlas.path.name)
             blocks.append(block.astype(np.float32))
             progress.update(block.shape[0])
     return sp.vstack(blocks, format="csr")
@@ -122,8 +124,8 @@ def gene_names(var: pd.DataFrame) -> pd.DataFrame:
     texts += [var[c].astype(str).reset_index(drop=True) for c in var if var[c].dtype.kind not in "bifc"]
     is_ensembl = [bool(text.str.fullmatch(r"ENS[A-Z]*G\d{11}(\.\d+)?").mean() > 0.5) for text in texts]
     ensembl = next((t for t, yes in zip(texts, is_ensembl, strict=True) if yes), None)
-    named = {"feature_name", "gene_symbol", "gene_symbols", "gene_name", "symbol"}
-    symbol = next((t for t in texts if t.name in named), None)
+    named = {"gene_ids", "feature_name", "gene_symbol", "gene_symbols", "gene_name", "symbol"}
+    symbol = next((t for t, ids in zip(texts, is_ensembl, strict=True) if t.name in named and not ids), None)
     if symbol is None:
         symbol = texts[0] if not is_ensembl[0] else None
     unique = pd.Index(texts[0])

@@ -49,7 +49,10 @@ def find_expression(atlas: Atlas, wanted: str) -> Expression:
             if is_counts(atlas.sample(matrix)):
                 said = f"raw counts in {matrix}"
                 return Expression(matrix, "counts", f"{said}; {_agreement(atlas, matrix)}")
-    return Expression("X", "log", _require_log(atlas.sample("X"), atlas))
+    sample = atlas.sample("X")
+    if is_counts(sample):
+        raise UserError("data.counts=none, but X holds raw counts, no log values. Use data.counts=auto.")
+    return Expression("X", "log", _require_log(sample, atlas))
 
 
 def log_normalise(counts: sp.csr_matrix, totals: np.ndarray) -> sp.csr_matrix:
@@ -59,6 +62,23 @@ def log_normalise(counts: sp.csr_matrix, totals: np.ndarray) -> sp.csr_matrix:
     logged.data *= np.repeat(scale, np.diff(counts.indptr))
     np.log1p(logged.data, out=logged.data)
     return logged
+
+
+def require(block: sp.csr_matrix, expression: Expression, file: str) -> None:
+    """Refuse rows whose values are not what a sample said the matrix holds.
+
+    Raises:
+        UserError: a negative value, or a fraction among counts.
+    """
+    values = block.data
+    whole = expression.content == "counts"
+    broken = values[(values < 0) | (values != np.round(values))] if whole else values[values < 0]
+    if len(broken):
+        among = "raw counts" if whole else "log values"
+        raise UserError(
+            f"{expression.matrix} of {file} holds {broken[0]:.4g} among {among}. Name a matrix of raw "
+            "counts with data.counts=LAYER."
+        )
 
 
 def is_counts(sample: sp.csr_matrix) -> bool:
@@ -119,7 +139,9 @@ def _require_log(sample: sp.csr_matrix, atlas: Atlas) -> str:
 
 def _expm1(matrix: sp.csr_matrix) -> sp.csr_matrix:
     out = matrix.astype(np.float64)
-    out.data = np.expm1(out.data)
+    # A value too large for a logarithm overflows to infinity, which no caller takes for a sum.
+    with np.errstate(over="ignore"):
+        out.data = np.expm1(out.data)
     return out
 
 

@@ -21,14 +21,15 @@ from oligo_ad.errors import UserError, listing, nearest
 LABEL_DERIVED = {
     r"adnc|neuropathological change": "it is the label, or a coarser form of it",
     r"braak|thal|cerad": "ADNC is computed from Thal, Braak and CERAD",
-    r"6e10|at8|amyloid|tau\b|positive area|gfap|neun|asyn|tdp": "it is a stain read at the same examination",
-    r"\blate\b|lewy": "it comes from the same examination",
-    r"cognitive|dementia|mmse|cdr|moca": "it follows from the disease",
+    r"6e10|at8|amyloid|tau\b|positive area|gfap|neun|asyn|tdp": "it is a stain of the same examination",
+    r"\blate\b|\bcaa\b|lewy": "it comes from the same examination",
+    r"cognitive|dementia|casi|mmse|cdr|moca": "it follows from the disease",
     r"pseudo.?progression|severely affected": "it is computed from the pathology",
     r"diagnosis|disease|condition|case.?control|neurotypical": "it says who is a case",
 }
+OPEN = r"\+|over|older|under|younger|less|more|[<>≤≥]"  # of an age that is only bounded
 ALIASES = {
-    "age": ("Age at Death", "age_at_death", "age", "Age", "development_stage"),
+    "age": ("Age at Death", "Age at death", "age_at_death", "age", "Age", "development_stage"),
     "sex": ("Sex", "sex", "gender", "Gender"),
     "apoe": ("APOE Genotype", "APOE genotype", "APOE", "apoe_genotype"),
     "pmi": ("PMI", "pmi"),
@@ -98,7 +99,7 @@ def read_covariates(donors: pd.DataFrame, config: MetadataConfig) -> Covariates:
             )
         encoded, said = _encode(name, donors[f"obs:{source}"])
         notes += said
-        if reason := _gives_label_away(source, donors[f"obs:{source}"], donors["label"]):
+        if reason := _gives_label_away(source, encoded, donors["label"]):
             if not config.allow_label_derived:
                 raise UserError(
                     f"metadata.columns: '{source}' is refused, because {reason}. Remove it, or set "
@@ -157,7 +158,7 @@ def _ages(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]:
         found = [float(part) for part in re.findall(r"\d+(?:\.\d+)?", str(value))]
         if not found:
             return np.nan
-        inexact += len(found) > 1 or "+" in str(value) or "older" in str(value)
+        inexact += len(found) > 1 or bool(re.search(OPEN, str(value).casefold()))
         return float(np.mean(found[:2]))
 
     values = raw.map(number)
@@ -171,21 +172,24 @@ def derived_from_label(column: str) -> str | None:
     return next(found, None)
 
 
-def _gives_label_away(source: str, raw: pd.Series, label: pd.Series) -> str | None:
+def _gives_label_away(source: str, encoded: dict[str, pd.Series], label: pd.Series) -> str | None:
     """Why a column must not be a feature: by its name, or because it separates the classes."""
     if reason := derived_from_label(source):
         return reason
-    known = raw.notna()
+    values = pd.DataFrame(encoded)
+    known = values.notna().all(axis=1)
+    if 0 < known.sum() < len(known) and known.groupby(label).nunique().eq(1).all():
+        return "it is known in one class only"
     if known.sum() < 4 or label[known].nunique() < 2:
         return None
-    classes_per_level = label[known].groupby(raw[known].astype(str)).nunique()
-    few_levels = 1 < len(classes_per_level) <= known.sum() // 4
-    if few_levels and (classes_per_level == 1).all():
+    rows = label[known].groupby([values.loc[known, name] for name in values]).agg(["nunique", "size"])
+    if 1 < len(rows) <= known.sum() // 4 and (rows["nunique"] == 1).all():
         return "each of its values occurs in one class only"
-    if pd.api.types.is_numeric_dtype(raw) and raw[known].nunique() > 2:
-        area = roc_auc_score(label[known], raw[known].astype(float))
-        if area in (0.0, 1.0):
-            return "it separates the classes completely"
+    for name in values:
+        if values.loc[known, name].nunique() > 2:
+            area = roc_auc_score(label[known], values.loc[known, name])
+            if area in (0.0, 1.0):
+                return "it separates the classes completely"
     return None
 
 

@@ -134,11 +134,14 @@ def _text(values: pd.Series) -> pd.Series:
     Categories are cleaned, not nuclei: a million nuclei have a hundred donors.
     """
     as_category = values.astype("category")
-    clean = {
-        level: None if str(level).strip().casefold() in MISSING else str(level)
-        for level in as_category.cat.categories
-    }
+    clean = {level: _word(level) for level in as_category.cat.categories}
     return as_category.map(clean).astype(object)
+
+
+def _word(level: object) -> str | None:
+    """A level as text; whole numbers without the `.0` that a missing neighbour gave them."""
+    text = str(int(level)) if isinstance(level, float) and level.is_integer() else str(level)
+    return None if text.strip().casefold() in MISSING else text
 
 
 def _classes(values: pd.Series, column: str, config: DataConfig) -> pd.Series:
@@ -162,10 +165,12 @@ def _of_wanted_type(values: pd.Series, columns: Columns, config: DataConfig) -> 
     if not config.cell_types:
         return pd.Series(True, index=values.index)
     counts = values.value_counts()
-    if not set(config.cell_types) & set(counts.index):
+    # Releases spell a type with or without a capital; of such twins one is enough.
+    present = {word.casefold() for word in config.cell_types if word in counts.index}
+    if absent := [word for word in config.cell_types if word.casefold() not in present]:
         raise UserError(
-            f"data.cell_types={listing(config.cell_types)}: no nucleus has this {columns.cell_type}."
-            f"{nearest(config.cell_types[0], counts.index)} {_values(str(columns.cell_type), counts)}"
+            f"data.cell_types={absent[0]}: no nucleus has this {columns.cell_type}."
+            f"{nearest(absent[0], counts.index)} {_values(str(columns.cell_type), counts)}"
         )
     return values.isin(config.cell_types)
 
@@ -177,9 +182,11 @@ def _values(column: str, counts: pd.Series) -> str:
 def _check_donors(obs: pd.DataFrame, columns: Columns) -> list[str]:
     """Refuse ids that may hide one person in two donors, and donors of two labels."""
     ids = obs["donor"].dropna().unique()
+    if not len(ids):
+        raise UserError(f"{columns.donor} (data.donor_key) names no donor: it is empty for every nucleus.")
     seen: dict[str, str] = {}
     for donor in sorted(ids):
-        twin = seen.setdefault(donor.strip().casefold(), donor)
+        twin = seen.setdefault("".join(donor.split()).casefold(), donor)
         if twin != donor:
             raise UserError(
                 f"donors '{twin}' and '{donor}' in {columns.donor} differ by blanks or case only: one "

@@ -66,9 +66,13 @@ def read_split(path: Path, label: pd.Series) -> list[Fold]:
     try:
         saved = json.loads(path.expanduser().read_text())
         folds = [Fold(f["number"], *(tuple(f[part]) for part in PARTS)) for f in saved["folds"]]
+        labels = dict(saved["label"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"split.file={path} is no split.json of a run: {error!r}.") from None
-    for donor, value in saved["label"].items():
+        said = f"{type(error).__name__}: {error}"[:200]
+        raise UserError(f"split.file={path} is no split.json of a run ({said}).") from None
+    if not folds:
+        raise UserError(f"split.file={path} is no split.json of a run (it holds no folds).")
+    for donor, value in labels.items():
         if donor not in label.index:
             raise UserError(
                 f"split.file={path} names donor {donor}, who is not in this cohort."
@@ -76,7 +80,7 @@ def read_split(path: Path, label: pd.Series) -> list[Fold]:
             )
         if label[donor] != value:
             raise UserError(f"split.file={path} gives donor {donor} label {value}, not {label[donor]}.")
-    if missing := sorted(set(label.index) - set(saved["label"])):
+    if missing := sorted(set(label.index) - set(labels)):
         raise UserError(f"split.file={path} leaves out donors of this cohort: {listing(missing)}.")
     return folds
 
@@ -100,7 +104,8 @@ def _test_parts(label: pd.Series, config: SplitConfig) -> Iterator[tuple[np.ndar
     if config.kind == "cv" and smallest < config.folds:
         raise UserError(
             f"split.folds={config.folds} needs as many donors of each class; the smaller class has "
-            f"{smallest}. Set split.folds={max(2, smallest)} or fewer."
+            f"{smallest}. "
+            + (f"Set split.folds={smallest} or fewer." if smallest > 1 else "Bring more donors.")
         )
     splitter = (
         RepeatedStratifiedKFold(n_splits=config.folds, n_repeats=config.repeats, random_state=config.seed)
@@ -117,6 +122,8 @@ def _check(fold: Fold, label: pd.Series) -> None:
     everyone = fold.train + fold.validation + fold.test
     if len(set(everyone)) != len(everyone):
         raise UserError(f"fold {fold.number} has a donor in two parts.")
+    if odd := set(everyone) ^ set(label.index):
+        raise UserError(f"fold {fold.number} and the cohort differ in donors: {listing(sorted(odd))}.")
     for part in PARTS:
         if label[list(getattr(fold, part))].nunique() < 2:
             raise UserError(
@@ -131,7 +138,8 @@ def _too_few(label: pd.Series, config: SplitConfig) -> UserError:
     positive, negative = int((label == 1).sum()), int((label == 0).sum())
     return UserError(
         f"too few donors to split ({config.kind}): {positive} positive and {negative} negative. Each "
-        "of train, validation and test needs one of each class."
+        "of train, validation and test needs one of each class. Change split.test_fraction="
+        f"{config.test_fraction} or split.validation_fraction={config.validation_fraction}, or bring more."
     )
 
 

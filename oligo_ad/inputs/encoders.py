@@ -1,10 +1,11 @@
 """Encoders: what of a nucleus a network reads. Each is fitted on training nuclei, then applied."""
 
-from typing import Protocol, Self
+from typing import Annotated, Protocol, Self
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from pydantic import Field
 from sklearn.utils.sparsefuncs import mean_variance_axis
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from oligo_ad.inputs.batch import Tokens
 from oligo_ad.inputs.panel import Choice, Flavor, choose_genes
 
 State = dict[str, Tensor]
+Size = Annotated[int, Field(ge=1)]
 
 
 class Encoder(Protocol):
@@ -51,7 +53,11 @@ class StandardisedPanel:
     """
 
     def __init__(
-        self, genes: Choice = "hvg", n_genes: int = 2000, flavor: Flavor = "seurat", clip: float = 10.0
+        self,
+        genes: Choice = "hvg",
+        n_genes: Size = 2000,
+        flavor: Flavor = "seurat",
+        clip: Annotated[float, Field(gt=0)] = 10.0,
     ) -> None:
         self.genes, self.n_genes, self.flavor, self.clip = genes, n_genes, flavor, clip
 
@@ -95,7 +101,7 @@ class ExpressedPanel:
         flavor: method of `hvg`.
     """
 
-    def __init__(self, genes: Choice = "hvg", n_genes: int = 2000, flavor: Flavor = "seurat") -> None:
+    def __init__(self, genes: Choice = "hvg", n_genes: Size = 2000, flavor: Flavor = "seurat") -> None:
         self.genes, self.n_genes, self.flavor = genes, n_genes, flavor
 
     def fit(self, cohort: Cohort, train: np.ndarray) -> Self:

@@ -177,7 +177,8 @@ def calibration(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
 def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
     """The probability that maximises balanced accuracy; halfway between the two samples it parts."""
     false_rate, true_rate, cuts = sk.roc_curve(label, probability, drop_intermediate=False)
-    best = cuts[int(np.argmax(true_rate - false_rate))]
+    # The first cut, infinity, calls nothing; it is no probability.
+    best = cuts[1:][int(np.argmax((true_rate - false_rate)[1:]))]
     below = probability[probability < best]
     return float(min(max((best + below.max()) / 2 if len(below) else best, 0.0), 1.0))
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -67,6 +68,13 @@ def load_checkpoint(path: Path) -> Trained:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no mapping
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is no model.safetensors of a run: {error!r}.") from None
+    try:
+        return _assemble(about, tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} does not fit itself, it was changed: {error}.") from None
+
+
+def _assemble(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Trained:
     model, metadata = ModelConfig(**about["model"]), MetadataConfig(**about["metadata"])
     encoder = component(model.encoder, "model.encoder")()
     encoder.restore(about["gene_names"], _part(tensors, "encoder."))

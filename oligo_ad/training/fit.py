@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
@@ -85,10 +86,9 @@ def fit(
         UserError: too few nuclei for one batch, or a loss that is not finite.
     """
     pos_weight = _pos_weight(cells, config)
-    optimizer = component(config.optimizer, "fit.optimizer")(classifier.parameters())
-    model, optimizer = accelerator.prepare(classifier, optimizer)
     batch_size, per_epoch = _steps(len(cells.train), config, accelerator)
-    schedule = component(config.schedule, "fit.schedule")(optimizer, per_epoch * config.epochs)
+    optimizer, schedule = make_optimizer(classifier, config, per_epoch * config.epochs)
+    model, optimizer = accelerator.prepare(classifier, optimizer)
     step = _Step(model, optimizer, schedule, config, pos_weight, accelerator, name)
     history: list[Epoch] = []
     best, best_value = copy.deepcopy(accelerator.unwrap_model(model).state_dict()), -np.inf
@@ -123,6 +123,12 @@ def fit(
             break
     accelerator.unwrap_model(model).load_state_dict(best)
     return Fitted(model, tuple(history), best_epoch, pos_weight)
+
+
+def make_optimizer(classifier: nn.Module, config: FitConfig, steps: int) -> tuple[Optimizer, LambdaLR]:
+    """The optimizer, and its learning rate over that many optimizer steps."""
+    optimizer = component(config.optimizer, "fit.optimizer")(classifier.parameters())
+    return optimizer, component(config.schedule, "fit.schedule")(optimizer, steps)
 
 
 class _Step:

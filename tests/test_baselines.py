@@ -1,0 +1,162 @@
+"""Simple predictors on the same folds: they find what is planted and never look at another test donor."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
+
+from oligo_ad.data.cohort import Cohort
+from oligo_ad.data.expression import log_normalise
+from oligo_ad.data.split import Fold, make_folds
+from oligo_ad.results.baselines import MEANING, score_baselines
+from tests import builders
+
+SPLIT = builders.configuration("split=cv", "split.folds=3").split
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Fits of two dozen donors lose most of their time between threads on a busy machine."""
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    adata = builders.atlas(14, 10, nuclei=16, genes=50, effect=0.6)
+    return builders.cohort(adata, tmp_path_factory.mktemp("baselines"))
+
+
+@pytest.fixture(scope="module")
+def folds(cohort: Cohort) -> list[Fold]:
+    return make_folds(cohort.donors["label"], SPLIT)
+
+
+@pytest.fixture(scope="module")
+def scored(cohort: Cohort, folds: list[Fold]) -> pd.DataFrame:
+    return score_baselines(cohort, covariates(cohort), folds, 0)
+
+
+def covariates(cohort: Cohort, informative: bool = False) -> pd.DataFrame:
+    """Age, unknown for the first donor, which follows the label if it is to be informative."""
+    age = np.random.default_rng(0).normal(80, 5, len(cohort.donors))
+    age += 20 * cohort.donors["label"].to_numpy() * informative
+    age[0] = np.nan
+    return pd.DataFrame({"age": age}, index=cohort.donors.index)
+
+
+def auroc(scored: pd.DataFrame, name: str, cohort: Cohort) -> float:
+    """Mean over folds."""
+    parts = [
+        roc_auc_score(cohort.donors["label"][part["donor"]], part[name]) for _, part in scored.groupby("fold")
+    ]
+    return float(np.mean(parts))
+
+
+def test_every_test_donor_of_every_fold_is_scored_once(scored: pd.DataFrame, folds: list[Fold]) -> None:
+    assert list(scored) == ["fold", "donor", *MEANING]
+    expected = [(fold.number, donor) for fold in folds for donor in fold.test]
+    assert list(zip(scored["fold"], scored["donor"], strict=True)) == expected
+    assert scored[list(MEANING)].stack().between(0, 1).all()
+
+
+def test_without_covariates_there_is_no_such_baseline(cohort: Cohort, folds: list[Fold]) -> None:
+    scored = score_baselines(cohort, covariates(cohort)[[]], folds[:1], 0)
+    assert "covariates" not in scored
+    assert "pseudobulk" in scored
+
+
+@pytest.mark.parametrize(("n_positive", "n_negative", "said"), [(9, 6, 1.0), (6, 9, 0.0)])
+def test_majority_names_the_commoner_class_of_the_known_donors(
+    tmp_path: Path, n_positive: int, n_negative: int, said: float
+) -> None:
+    small = builders.cohort(builders.atlas(n_positive, n_negative, nuclei=4, genes=20), tmp_path)
+    folds = make_folds(small.donors["label"], replace(SPLIT, folds=2))
+    assert (score_baselines(small, covariates(small)[[]], folds, 0)["majority"] == said).all()
+
+
+def test_pseudobulk_finds_a_planted_effect(cohort: Cohort, scored: pd.DataFrame) -> None:
+    assert auroc(scored, "pseudobulk", cohort) > 0.9
+    assert auroc(scored, "majority", cohort) == 0.5
+    assert auroc(scored, "covariates", cohort) < 0.8
+
+
+def test_pseudobulk_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
+    null = builders.cohort(builders.atlas(14, 10, nuclei=16, genes=50, seed=1), tmp_path)
+    scored = score_baselines(null, covariates(null), make_folds(null.donors["label"], SPLIT), 0)
+    assert 0.15 < auroc(scored, "pseudobulk", null) < 0.8
+
+
+def test_covariates_find_what_they_tell(cohort: Cohort, folds: list[Fold]) -> None:
+    scored = score_baselines(cohort, covariates(cohort, informative=True), folds, 0)
+    assert auroc(scored, "covariates", cohort) > 0.9
+
+
+def test_depth_finds_a_difference_in_depth_that_pseudobulk_does_not_see(
+    cohort: Cohort, folds: list[Fold], tmp_path: Path
+) -> None:
+    adata = builders.atlas(14, 10, nuclei=16, genes=50, seed=1)
+    positive = (adata.obs["ADNC"] == "High").to_numpy()
+    adata.X = sp.csr_matrix(adata.X.multiply(np.where(positive, 3, 1)[:, None]).astype(np.float32))
+    deep = builders.cohort(adata, tmp_path)
+    scored = score_baselines(deep, covariates(deep), folds, 0)
+    assert auroc(scored, "depth", deep) > 0.9
+    assert auroc(scored, "pseudobulk", deep) < 0.8
+
+
+def poisoned(cohort: Cohort, donor: str) -> Cohort:
+    """The same cohort, but this donor's counts and label are changed beyond recognition."""
+    mine = (cohort.cells["donor"] == donor).to_numpy()
+    matrix = cohort.matrix.tolil(copy=True)
+    matrix[np.flatnonzero(mine)] = np.arange(cohort.matrix.shape[1], dtype=np.float32)[::-1] * 1000
+    matrix = sp.csr_matrix(matrix)
+    cells, donors = cohort.cells.copy(), cohort.donors.copy()
+    cells["total"] = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    cells["n_genes"] = np.diff(matrix.indptr)
+    cells.loc[mine, "label"] = 1 - cells.loc[mine, "label"]
+    donors.loc[donor, "label"] = 1 - donors.loc[donor, "label"]
+    return replace(cohort, matrix=matrix, cells=cells, donors=donors)
+
+
+def test_a_test_donor_has_no_influence_on_the_scores_of_others(cohort: Cohort, folds: list[Fold]) -> None:
+    donor = folds[0].test[0]
+    given = covariates(cohort)
+    clean = score_baselines(cohort, given, folds[:1], 0).set_index("donor")
+    given = given.copy()
+    given.loc[donor] = 1e6
+    changed = score_baselines(poisoned(cohort, donor), given, folds[:1], 0).set_index("donor")
+    pd.testing.assert_frame_equal(clean.drop(donor), changed.drop(donor), check_exact=True)
+    own = ["covariates", "depth", "pseudobulk"]
+    assert (clean.loc[donor, own] != changed.loc[donor, own]).all()
+
+
+def test_a_known_donor_has_influence(cohort: Cohort, folds: list[Fold]) -> None:
+    clean = score_baselines(cohort, covariates(cohort), folds[:1], 0)
+    changed = score_baselines(poisoned(cohort, folds[0].train[0]), covariates(cohort), folds[:1], 0)
+    assert (clean["pseudobulk"] != changed["pseudobulk"]).any()
+
+
+def test_a_fold_is_scored_alike_alone_and_among_others(
+    cohort: Cohort, folds: list[Fold], scored: pd.DataFrame
+) -> None:
+    alone = score_baselines(cohort, covariates(cohort), folds[1:2], 0)
+    among = scored[scored["fold"] == folds[1].number].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, among, check_exact=True)
+
+
+def test_a_file_of_log_values_has_baselines_too(cohort: Cohort, folds: list[Fold]) -> None:
+    logged = replace(
+        cohort,
+        matrix=log_normalise(cohort.matrix, cohort.cells["total"].to_numpy()),
+        cells=cohort.cells.assign(total=np.nan),
+        expression=replace(cohort.expression, matrix="X", content="log"),
+    )
+    scored = score_baselines(logged, covariates(cohort), folds, 0)
+    assert auroc(scored, "pseudobulk", cohort) > 0.9
+    assert scored["depth"].notna().all()

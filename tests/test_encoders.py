@@ -1,0 +1,294 @@
+"""What a network reads of a nucleus: fitted on training rows, gathered in a known order."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+
+from oligo_ad.data.cohort import Cohort
+from oligo_ad.errors import UserError
+from oligo_ad.inputs.batch import Batch, Tokens
+from oligo_ad.inputs.encoders import Encoder, ExpressedPanel, StandardisedPanel
+from oligo_ad.inputs.loader import Loader, Share
+from tests import builders
+
+CPU = torch.device("cpu")
+Panel = Callable[..., Encoder]
+every_panel = pytest.mark.parametrize("panel", [StandardisedPanel, ExpressedPanel])
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """108 nuclei of nine donors; the last gene is silent in the first two thirds of them."""
+    adata = builders.atlas(5, 4, nuclei=24, genes=40)
+    counts = adata.X.toarray()
+    counts[: 2 * len(counts) // 3, -1] = 0
+    adata.X = sp.csr_matrix(counts)
+    return builders.cohort(adata, tmp_path_factory.mktemp("encoders"))
+
+
+@pytest.fixture(scope="module")
+def train(cohort: Cohort) -> np.ndarray:
+    return np.arange(2 * len(cohort.cells) // 3)
+
+
+def everything(encoder: Encoder, cohort: Cohort) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gene ids, values and mask of all nuclei, in order."""
+    tokens = encoder.tokens(cohort)
+    rows = torch.arange(len(cohort.cells))
+    return tuple(part.numpy() for part in encoder.pack(tokens, rows, int(tokens.offsets.diff().max())))
+
+
+def dense(encoder: Encoder, cohort: Cohort) -> np.ndarray:
+    """Log values of the panel, in its order."""
+    position = pd.Index(cohort.genes["name"]).get_indexer(encoder.gene_names)
+    return cohort.log_values.toarray()[:, position]
+
+
+@pytest.mark.parametrize("genes", ["all", "hvg"])
+def test_standardised_values_have_mean_0_and_sd_1_in_training(
+    cohort: Cohort, train: np.ndarray, genes: str
+) -> None:
+    encoder = StandardisedPanel(genes=genes, n_genes=15).fit(cohort, train)
+    ids, values, mask = everything(encoder, cohort)
+    assert ids.tolist() == [list(range(len(encoder.gene_names)))] * len(cohort.cells)
+    assert mask.all()
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values[train].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(values[train].std(axis=0), 1, atol=1e-4)
+    log_values = dense(encoder, cohort).astype(np.float64)
+    expected = (log_values - log_values[train].mean(axis=0)) / log_values[train].std(axis=0)
+    np.testing.assert_allclose(values, expected, atol=1e-4)
+
+
+def test_a_gene_silent_in_training_is_no_nan(cohort: Cohort, train: np.ndarray) -> None:
+    with_silent = replace(cohort, genes=cohort.genes.assign(highly_variable=True))
+    encoder = StandardisedPanel(genes="provided").fit(with_silent, train)
+    values = everything(encoder, with_silent)[1]
+    assert len(encoder.gene_names) == 40
+    assert np.isfinite(values).all()
+    assert (values[train, -1] == 0).all()
+    assert (values[:, -1] != 0).any()
+
+
+def test_a_gene_constant_in_training_is_centred_and_not_scaled(cohort: Cohort, train: np.ndarray) -> None:
+    logged = cohort.log_values.toarray()
+    logged[train, 0] = 1.1
+    constant = replace(
+        cohort, matrix=sp.csr_matrix(logged), expression=replace(cohort.expression, content="log")
+    )
+    values = everything(StandardisedPanel(genes="all").fit(constant, train), constant)[1]
+    np.testing.assert_allclose(values[:, 0], logged[:, 0] - 1.1, atol=1e-5)
+
+
+def test_standardised_values_are_clipped(cohort: Cohort, train: np.ndarray) -> None:
+    free = everything(StandardisedPanel(genes="all").fit(cohort, train), cohort)[1]
+    clipped = everything(StandardisedPanel(genes="all", clip=1.5).fit(cohort, train), cohort)[1]
+    assert abs(free).max() > 1.5
+    np.testing.assert_array_equal(clipped, free.clip(-1.5, 1.5))
+
+
+@pytest.mark.parametrize("genes", ["all", "hvg"])
+def test_the_expressed_panel_is_the_dense_log_matrix(cohort: Cohort, train: np.ndarray, genes: str) -> None:
+    encoder = ExpressedPanel(genes=genes, n_genes=15).fit(cohort, train)
+    ids, values, mask = everything(encoder, cohort)
+    expected = dense(encoder, cohort)
+    rebuilt = np.zeros_like(expected)
+    cells = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
+    rebuilt[cells[mask], ids[mask]] = values[mask]
+    np.testing.assert_array_equal(rebuilt, expected)
+    assert (values[mask] > 0).all()
+    assert mask.sum() == (expected > 0).sum()
+    assert (values[~mask] == 0).all()
+    assert (ids[~mask] == 0).all()
+
+
+def test_the_panel_is_of_the_size_asked_for_and_in_the_order_of_the_file(
+    cohort: Cohort, train: np.ndarray
+) -> None:
+    names = ExpressedPanel(genes="hvg", n_genes=15).fit(cohort, train).gene_names
+    assert len(names) == 15
+    assert names == [name for name in cohort.genes["name"] if name in names]
+    everyone = ExpressedPanel(genes="all").fit(cohort, train).gene_names
+    assert everyone == cohort.genes["name"].tolist()[:-1]
+
+
+def test_the_files_own_panel_is_taken(cohort: Cohort, train: np.ndarray) -> None:
+    chosen = cohort.genes["name"].isin(["GENE3", "GENE7"])
+    marked = replace(cohort, genes=cohort.genes.assign(highly_variable=chosen))
+    assert ExpressedPanel(genes="provided").fit(marked, train).gene_names == ["GENE3", "GENE7"]
+    with pytest.raises(UserError, match="no 'highly_variable' column"):
+        ExpressedPanel(genes="provided").fit(cohort, train)
+
+
+def changed_elsewhere(cohort: Cohort, train: np.ndarray) -> Cohort:
+    """The same cohort with other counts in every row that is not a training row."""
+    counts = cohort.matrix.toarray()
+    others = np.setdiff1d(np.arange(len(counts)), train)
+    counts[others] = np.random.default_rng(1).poisson(30, (len(others), counts.shape[1]))
+    totals = counts.sum(axis=1, dtype=np.float64)
+    return replace(cohort, matrix=sp.csr_matrix(counts), cells=cohort.cells.assign(total=totals))
+
+
+@every_panel
+@pytest.mark.parametrize("genes", ["all", "hvg"])
+def test_rows_outside_training_change_nothing(
+    cohort: Cohort, train: np.ndarray, panel: Panel, genes: str
+) -> None:
+    first, second = (
+        panel(genes=genes, n_genes=15).fit(c, train) for c in (cohort, changed_elsewhere(cohort, train))
+    )
+    assert first.gene_names == second.gene_names
+    assert first.state().keys() == second.state().keys()
+    for name, learned in first.state().items():
+        assert torch.equal(learned, second.state()[name])
+    for one, other in zip(everything(first, cohort), everything(second, cohort), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_training_rows_do_change_the_panel(cohort: Cohort, train: np.ndarray) -> None:
+    others = np.setdiff1d(np.arange(len(cohort.cells)), train)
+    first, second = (StandardisedPanel(n_genes=15).fit(cohort, rows) for rows in (train, others))
+    assert first.gene_names != second.gene_names
+
+
+@every_panel
+def test_a_restored_encoder_reads_as_the_fitted_one(cohort: Cohort, train: np.ndarray, panel: Panel) -> None:
+    fitted = panel(n_genes=15).fit(cohort, train)
+    restored = panel(n_genes=15).restore(fitted.gene_names, fitted.state())
+    for one, other in zip(everything(fitted, cohort), everything(restored, cohort), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_file_without_a_gene_of_the_panel_is_refused(cohort: Cohort, train: np.ndarray) -> None:
+    fitted = ExpressedPanel(genes="all").fit(cohort, train)
+    other = replace(cohort, genes=cohort.genes.replace({"name": {"GENE4": "OTHER"}}))
+    with pytest.raises(UserError, match="1 genes of the panel are not in this file: GENE4"):
+        fitted.tokens(other)
+
+
+def test_gathered_cells_are_padded_with_zeros() -> None:
+    tokens = Tokens(
+        torch.tensor([0, 2, 2, 5]),
+        torch.tensor([4, 7, 1, 2, 3], dtype=torch.int32),
+        torch.tensor([0.4, 0.7, 0.1, 0.2, 0.3]),
+    )
+    ids, values, mask = tokens.gather(torch.tensor([2, 1, 0]), 3)
+    assert ids.tolist() == [[1, 2, 3], [0, 0, 0], [4, 7, 0]]
+    torch.testing.assert_close(values, torch.tensor([[0.1, 0.2, 0.3], [0, 0, 0], [0.4, 0.7, 0]]))
+    assert mask.tolist() == [[True] * 3, [False] * 3, [True, True, False]]
+
+
+@pytest.fixture(scope="module")
+def loader(cohort: Cohort, train: np.ndarray) -> Callable[..., Loader]:
+    encoder = ExpressedPanel(n_genes=15).fit(cohort, train)
+    tokens, label = encoder.tokens(cohort), cohort.cells["label"].to_numpy()
+    metadata, donor = np.arange(2.0 * len(label)).reshape(-1, 2), cohort.cells["donor"].to_numpy(str)
+
+    def make(rank: int = 0, of: int = 1) -> Loader:
+        return Loader(encoder, tokens, metadata, label, donor, CPU, Share(rank, of))
+
+    return make
+
+
+def cells_of(batches: list[Batch]) -> list[list[int]]:
+    return [batch.index.tolist() for batch in batches]
+
+
+def test_a_batch_holds_what_belongs_to_its_cells(cohort: Cohort, loader: Callable[..., Loader]) -> None:
+    rows = np.arange(20, 60)
+    (batch, *_) = loader().shuffled(rows, 8, seed=0, epoch=0)
+    index = batch.index.numpy()
+    assert set(index) <= set(rows)
+    assert batch.label.tolist() == cohort.cells["label"].to_numpy()[index].tolist()
+    assert batch.metadata.tolist() == [[2.0 * i, 2.0 * i + 1] for i in index]
+    assert [part.dtype for part in batch] == [
+        torch.int64,
+        torch.float32,
+        torch.bool,
+        torch.float32,
+        torch.float32,
+        torch.int64,
+    ]
+    assert batch.mask.sum(dim=1).max() == batch.mask.shape[1]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch(loader: Callable[..., Loader]) -> None:
+    rows = np.arange(5, 70)
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        return cells_of(list(loader().shuffled(rows, 16, seed, epoch)))
+
+    assert order(0, 1) == order(0, 1)
+    orders = [order(seed, epoch) for seed in range(3) for epoch in range(3)]
+    assert all(one != other for i, one in enumerate(orders) for other in orders[:i])
+
+
+def test_the_global_random_state_is_neither_used_nor_changed(loader: Callable[..., Loader]) -> None:
+    torch.manual_seed(1)
+    first = cells_of(list(loader().shuffled(np.arange(64), 16, 0, 0)))
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.rand(1) == drawn
+    torch.manual_seed(2)
+    assert cells_of(list(loader().shuffled(np.arange(64), 16, 0, 0))) == first
+
+
+def test_an_epoch_shows_no_cell_twice_and_leaves_out_less_than_a_batch(loader: Callable[..., Loader]) -> None:
+    rows = np.arange(3, 73)
+    batches = cells_of(list(loader().shuffled(rows, 16, 0, 0)))
+    seen = [cell for batch in batches for cell in batch]
+    assert [len(batch) for batch in batches] == [16] * 4 == [16] * loader().n_batches(rows, 16)
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= set(rows.tolist())
+
+
+@pytest.mark.parametrize("of", [2, 4])
+def test_shares_together_see_exactly_the_batches_of_one(loader: Callable[..., Loader], of: int) -> None:
+    rows = np.arange(70)
+    alone = cells_of(list(loader().shuffled(rows, 16, 3, 2)))
+    shares = [cells_of(list(loader(rank, of).shuffled(rows, 16, 3, 2))) for rank in range(of)]
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert sorted(whole) == sorted(cell for part in parts for cell in part)
+        assert {len(part) for part in parts} == {16 // of}
+
+
+def test_by_donor_covers_each_row_once_and_mixes_no_donors(
+    cohort: Cohort, loader: Callable[..., Loader]
+) -> None:
+    rows = np.arange(7, 100)
+    batches = cells_of(list(loader().by_donor(rows, 5)))
+    assert sorted(cell for batch in batches for cell in batch) == rows.tolist()
+    donor = cohort.cells["donor"].to_numpy()
+    assert all(len(set(donor[batch])) == 1 for batch in batches)
+    assert max(len(batch) for batch in batches) == 5
+
+
+def test_shares_by_donor_take_as_many_each_and_repeat_only_the_last_cell(
+    cohort: Cohort, loader: Callable[..., Loader]
+) -> None:
+    rows = np.arange(7, 100)
+    alone = cells_of(list(loader().by_donor(rows, 5)))
+    shares = [cells_of(list(loader(rank, 2).by_donor(rows, 5))) for rank in range(2)]
+    for whole, first, second in zip(alone, *shares, strict=True):
+        assert len(first) == len(second)
+        together = [cell for pair in zip(first, second, strict=True) for cell in pair]
+        assert together == whole + whole[-1:] * (len(whole) % 2)
+
+
+def test_a_nucleus_without_a_gene_of_the_panel_is_an_empty_set(cohort: Cohort) -> None:
+    counts = cohort.matrix.toarray()
+    counts[0, :30] = 0
+    bare = replace(cohort, matrix=sp.csr_matrix(counts))
+    panel = [f"GENE{i}" for i in range(10)]
+    encoder = ExpressedPanel().restore(panel, {})
+    label, donor = bare.cells["label"].to_numpy(), bare.cells["donor"].to_numpy(str)
+    metadata = np.zeros((len(label), 0))
+    loader = Loader(encoder, encoder.tokens(bare), metadata, label, donor, CPU, Share())
+    (batch,) = loader.by_donor(np.array([0]), 4)
+    assert batch.mask.tolist() == [[False]]
+    assert batch.metadata.shape == (1, 0)
