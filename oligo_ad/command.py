@@ -110,7 +110,7 @@ def _plainly(message: str) -> str:
     if "override must be a string" in message:
         nulled = [group.name for group in _groups() if f"{group.name}=null" in sys.argv]
         return " ".join(f"{group}=null: {group} is one of {', '.join(_choices(group))}." for group in nulled)
-    if "expecting" in message:
+    if "overrides/basic" in message or "override_grammar" in message:
         words = " ".join(sys.argv[1:])
         return f"{words}: {message.splitlines()[0]}. Quote values that hold signs: 'data.path=\"a=b.h5ad\"'."
     return message

@@ -5,6 +5,7 @@ networks, fusions and schedules, and PyTorch's optimizers; its options are check
 signature of what it names. A new component needs no entry anywhere: being in its folder is enough.
 """
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
@@ -33,7 +34,9 @@ def component(node: Mapping[str, Any], where: str) -> Callable[..., Any]:
     constructor = _resolve(node.get("_target_"), where)
     options = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     signature = inspect.signature(constructor).parameters
-    hints = get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
+    hints = get_type_hints(
+        constructor.__init__ if inspect.isclass(constructor) else constructor, include_extras=True
+    )
     for name, value in options.items():
         if name not in signature:
             raise UserError(
@@ -59,24 +62,19 @@ def _resolve(target: object, where: str) -> Callable[..., Any]:
     allowed = f"{where}._target_={target} is not allowed: it must name a class of oligo_ad"
     if not isinstance(target, str) or not target.startswith((*HOMES, "torch.optim.")):
         raise UserError(f"{allowed} or an optimizer of torch.optim.")
+    module, _, name = target.rpartition(".")
     try:
-        found = hydra.utils.get_object(target)
-    except Exception:
-        module, _, name = target.rpartition(".")
-        raise UserError(f"{where}._target_: {module} has no '{name}'.{_siblings(target)}") from None
+        home = importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise UserError(f"{where}._target_={target}: there is no module {module}.") from None
+    if (found := getattr(home, name, None)) is None:
+        hint = nearest(name, (word for word in dir(home) if not word.startswith("_")))
+        raise UserError(f"{where}._target_={target}: {module} has no '{name}'.{hint}")
     own = getattr(found, "__module__", "").startswith(HOMES) and callable(found)
     if not own and not (inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)):
         raise UserError(f"{allowed} or an optimizer of torch.optim.")
     result: Callable[..., Any] = found
     return result
-
-
-def _siblings(target: str) -> str:
-    module, _, name = target.rpartition(".")
-    try:
-        return nearest(name, [n for n in dir(hydra.utils.get_object(module)) if not n.startswith("_")])
-    except Exception:
-        return ""
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:

@@ -197,6 +197,7 @@ def _claimed(folder: Path) -> Iterator[None]:
             if (folder / "metrics.json").exists():
                 raise UserError(f"{folder} already holds a finished run. {ELSEWHERE}")
             yield
+            (folder / ".lock").unlink()
     except Timeout:
         raise UserError(f"another run is at work in {folder}. {ELSEWHERE}") from None
 

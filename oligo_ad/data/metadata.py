@@ -126,7 +126,7 @@ def _encode(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]
     notes: list[str]
     if name in alleles:
         encoded, notes = {name: raw.map(_alleles(alleles[name]))}, []
-    elif name == "age" or pd.api.types.is_numeric_dtype(raw.dropna().infer_objects()):
+    elif name == "age" or raw.dropna().infer_objects().dtype.kind in "iuf":
         encoded, notes = _ages(name, raw)
     else:
         levels = sorted(raw.dropna().astype(str).unique())
