@@ -66,7 +66,7 @@ def _resolve(target: object, where: str) -> Callable[..., Any]:
     try:
         home = importlib.import_module(module)
     except ModuleNotFoundError:
-        raise UserError(f"{where}._target_={target}: there is no module {module}.") from None
+        raise UserError(f"{where}._target_={target} is not allowed: there is no module {module}.") from None
     if (found := getattr(home, name, None)) is None:
         hint = nearest(name, (word for word in dir(home) if not word.startswith("_")))
         raise UserError(f"{where}._target_={target}: {module} has no '{name}'.{hint}")
