@@ -14,8 +14,6 @@ def alarms(outcome: Outcome) -> list[str]:
             f"Metadata columns that give the label away were used: {', '.join(outcome.label_derived)}. "
             "The scores say nothing about expression."
         )
-    if outcome.random_weights:
-        found.append("The weights were not pretrained, as the configuration asked.")
     one_sided = (cells.pooled, "nuclei"), (donors.pooled, "donors")
     for scores, what in one_sided:
         for names, word in (

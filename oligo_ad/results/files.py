@@ -17,9 +17,11 @@ def write_files(story: Story, alarms: list[str]) -> None:
     """config.yaml, donors.csv, cells.parquet, metrics.json."""
     folder = story.folder
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(story.config))))
-    simulated = story.cohort.simulated
-    story.outcome.donor_table.assign(simulated=simulated).to_csv(folder / "donors.csv", index=False)
-    story.outcome.cell_table.assign(simulated=simulated).to_parquet(folder / "cells.parquet", index=False)
+    marks: dict[str, object] = {"simulated": story.cohort.simulated}
+    if story.outcome.label_derived:
+        marks["label_derived_metadata"] = ", ".join(story.outcome.label_derived)
+    story.outcome.donor_table.assign(**marks).to_csv(folder / "donors.csv", index=False)
+    story.outcome.cell_table.assign(**marks).to_parquet(folder / "cells.parquet", index=False)
     write_json(folder / "metrics.json", metrics_of(story, alarms))
 
 

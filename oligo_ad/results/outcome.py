@@ -48,7 +48,6 @@ class Outcome:
     gain_interval: Interval | None
     label_derived: tuple[str, ...]
     smallest_test_class: int
-    random_weights: bool = False
 
     @property
     def headline(self) -> float:

@@ -148,7 +148,7 @@ class _Step:
         self.config, self.accelerator, self.name = config, accelerator, name
         self.pos_weight = torch.tensor(pos_weight, device=accelerator.device)
         self.n = 0
-        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, Tensor, float]] = []
         self._epoch: list[tuple[float, float]] = []
 
     def __call__(self, batch: Any) -> None:
@@ -161,10 +161,10 @@ class _Step:
             self.optimizer.step()
             self.optimizer.zero_grad()
         if self.accelerator.sync_gradients:
+            self.n += 1
+            self._waiting.append((loss.detach(), norm, float(self.schedule.get_last_lr()[0])))
             # Stepped here, not by Accelerate, which would step once for every process.
             self.schedule.step()
-            self.n += 1
-            self._waiting.append((loss.detach(), norm))
             if len(self._waiting) >= self.config.log_every:
                 self.flush()
 
@@ -172,19 +172,19 @@ class _Step:
         """Read waiting losses from the device, log them, and stop at the first that is not finite."""
         if not self._waiting:
             return
-        losses = self.accelerator.reduce(torch.stack([loss for loss, _ in self._waiting]), "mean")
-        norms = torch.stack([norm for _, norm in self._waiting]).cpu()
-        first = self.n - len(self._waiting) + 1
-        for number, (loss, norm) in enumerate(zip(losses.tolist(), norms.tolist(), strict=True), first):
+        waiting_losses, waiting_norms, rates = zip(*self._waiting, strict=True)
+        losses = self.accelerator.reduce(torch.stack(waiting_losses), "mean").tolist()
+        norms = torch.stack(waiting_norms).tolist()
+        first = self.n - len(rates) + 1
+        for number, (loss, norm, rate) in enumerate(zip(losses, norms, rates, strict=True), first):
             if not np.isfinite(loss):
                 raise UserError(
                     f"the loss became {loss} at optimizer step {number} ({self.name or 'this run'}). "
                     "Lower fit.optimizer.lr, or use precision=bf16 or fp32 instead of fp16."
                 )
             self._epoch.append((loss, norm))
-            self.accelerator.log(
-                {f"{self.name}step/loss": loss, f"{self.name}step/gradient_norm": norm}, number
-            )
+            values = {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+            self.accelerator.log({f"{self.name}step/{key}": value for key, value in values.items()}, number)
         self._waiting.clear()
 
     def end_epoch(self) -> dict[str, float]:

@@ -1,0 +1,48 @@
+"""The program on real nuclei: 23 donors with and without autism (Velmeshev 2019)."""
+
+from pathlib import Path
+
+import pytest
+
+from oligo_ad.config import Config
+from oligo_ad.data.atlas import open_atlas
+from oligo_ad.data.cohort import build
+from oligo_ad.data.split import make_folds
+from oligo_ad.inspection import inspect
+from tests.builders import CONF, configuration
+
+FILE = CONF.parent.parent / "shared/data/velmeshev2019_asd_pfc_glia_counts.h5ad"
+pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"the real data are not here: {FILE.name}")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return configuration(
+        "data=anndata",
+        f"data.path={FILE}",
+        "data.donor_key=donor_id",
+        "data.label_key=diagnosis",
+        "data.positive=ASD",
+        "data.negative=Control",
+        "data.cell_type_key=cell_type",
+        "data.cell_types=[Microglia]",
+        "data.min_nuclei=10",
+        "split=cv",
+        f"cache={tmp_path}",
+    )
+
+
+def test_microglia_of_eighteen_donors_are_read_as_raw_counts(config: Config) -> None:
+    with open_atlas(FILE) as atlas:
+        cohort = build(atlas, config.data)
+    assert cohort.expression.content == "counts"
+    assert cohort.donors["label"].value_counts().to_dict() == {1: 9, 0: 9}
+    assert cohort.flow.query("step == 'in the file'")["nuclei"].sum() == 6111
+    assert len(make_folds(cohort.donors["label"], config.split)) == 5
+
+
+def test_inspection_tells_donors_and_nuclei_before_anything_is_trained(config: Config) -> None:
+    told = inspect(config)
+    assert "6,111 nuclei x 18,041 genes" in told
+    assert "ASD = 1: 12 donors, 1,222 nuclei" in told
+    assert "raw counts in X" in told
