@@ -71,7 +71,8 @@ def _resolve(target: object, where: str) -> Callable[..., Any]:
         hint = nearest(name, (word for word in dir(home) if not word.startswith("_")))
         raise UserError(f"{where}._target_={target}: {module} has no '{name}'.{hint}")
     own = getattr(found, "__module__", "").startswith(HOMES) and callable(found)
-    if not own and not (inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)):
+    optimizer = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
+    if own == optimizer or optimizer != (where == "fit.optimizer"):
         raise UserError(f"{allowed} or an optimizer of torch.optim.")
     result: Callable[..., Any] = found
     return result

@@ -18,6 +18,7 @@ from oligo_ad.errors import UserError, nearest
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 # A field that takes one name or several in order of preference: `X` means `[X]`.
 # Values of a column may be numbers or flags in the file; they are compared as text.
 Names = Annotated[
@@ -46,7 +47,7 @@ class SimulationConfig:
     interaction: Annotated[float, Field(ge=0, le=1)]  # strength of the part no linear model sees
     confounding: Annotated[float, Field(ge=0)]  # of depth, age and APOE with the label; 1 = as seen
     oligodendrocytes: Fraction  # share of all nuclei
-    seed: int
+    seed: Seed
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -76,7 +77,7 @@ class SplitConfig:
     validation_fraction: Fraction  # of the donors that are not test donors
     folds: Annotated[int, Field(ge=2)]  # (cv)
     repeats: Positive  # (cv)
-    seed: int
+    seed: Seed
     file: str | None  # a split.json to use instead
 
 
@@ -147,7 +148,7 @@ class Config:
     tracker: Literal["tensorboard", "wandb", "mlflow", "none"]
     device: Literal["auto", "cpu"]
     deterministic: bool
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    seed: Seed
     cache: str  # directory of prepared cohorts and simulated atlases
 
 

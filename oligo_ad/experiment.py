@@ -118,9 +118,9 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
     label, donor = cohort.cells["label"].to_numpy(), cohort.cells["donor"].to_numpy(str)
     share = Share(accelerator.process_index, accelerator.num_processes)
     loader = Loader(encoder, encoder.tokens(cohort), metadata, label, donor, accelerator.device, share)
-    batch_size = min(config.fit.batch_size, 16)
     with accelerator.autocast():
-        one_batch = next(loader.by_donor(rows["train"], batch_size))
+        batch_size = min(config.fit.batch_size, 16, len(rows["train"]))
+        one_batch = next(loader.shuffled(rows["train"], batch_size, config.seed, 0))
         kernels = attention_kernels(classifier.to(accelerator.device), one_batch)
     cells = Cells(rows["train"], rows["validation"], label, donor)
     fitted = fit(classifier, loader, cells, config.fit, config.seed, accelerator, name)
@@ -191,15 +191,21 @@ def _check_components(config: Config) -> None:
 @contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
     """Keep a folder to this run; refuse one that another run works in or has finished in."""
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            if (folder / "metrics.json").exists():
-                raise UserError(f"{folder} already holds a finished run. {ELSEWHERE}")
-            yield
-            (folder / ".lock").unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise UserError(f"another run is at work in {folder}. {ELSEWHERE}") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error}. {ELSEWHERE}") from None
+    try:
+        if (folder / "metrics.json").exists():
+            raise UserError(f"{folder} already holds a finished run. {ELSEWHERE}")
+        yield
+    finally:
+        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
 
 
 def _baseline_covariates(cohort: Cohort) -> pd.DataFrame:

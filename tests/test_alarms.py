@@ -97,7 +97,6 @@ CONSTRUCTED: dict[str, tuple[Callable[[Cohort], Outcome], str]] = {
         lambda c: result(c, good(c), label_derived=("Braak",)),
         "give the label away were used: Braak",
     ),
-    "random weights": (lambda c: replace(result(c, good(c)), random_weights=True), "not pretrained"),
     "all nuclei called 1": (lambda c: result(c, good(c), threshold=0.0), "All test nuclei are called 1"),
     "all nuclei called 0": (lambda c: result(c, good(c), threshold=1.0), "All test nuclei are called 0"),
     "all donors called 1": (lambda c: result(c, good(c), threshold=0.1), "All test donors are called 1"),
@@ -127,5 +126,6 @@ def test_an_alarm_rings_where_it_should(cohort: Cohort, case: str) -> None:
 
 
 def test_the_gravest_alarm_comes_first(cohort: Cohort) -> None:
-    outcome = replace(few_donors(cohort), label_derived=("Braak",), random_weights=True)
-    assert [alarm.split()[0] for alarm in alarms(outcome)] == ["Metadata", "The", "The"]
+    first, *others = alarms(replace(few_donors(cohort), label_derived=("Braak",)))
+    assert first.startswith("Metadata columns that give the label away")
+    assert others

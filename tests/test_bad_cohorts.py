@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from oligo_ad import experiment
 from oligo_ad.data.metadata import Covariates, read_covariates
+from oligo_ad.errors import UserError
 from oligo_ad.inputs.encoders import StandardisedPanel
-from tests.builders import answer, assert_says, atlas, cohort, configuration
+from tests.builders import answer, assert_says, atlas, cohort, configuration, write
 
 DONOR, LABEL, CELL_TYPE = "Donor ID", "ADNC", "Subclass"
 
@@ -160,6 +162,18 @@ def test_reference_donors_are_excluded_and_counted(tmp_path: Path) -> None:
 
 
 # Nuclei, genes and values
+
+
+def test_donors_of_one_nucleus_each_reach_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(*_: object) -> None:
+        raise UserError("the training begins")
+
+    monkeypatch.setattr(experiment, "fit", begin)
+    path = write(atlas(nuclei=2), tmp_path)
+    config = configuration(f"data.path={path}", f"cache={tmp_path / 'cache'}", "data.min_nuclei=1")
+    assert answer(experiment.run, config, tmp_path / "run") == "the training begins"
 
 
 def test_nuclei_and_genes_may_share_names(tmp_path: Path) -> None:

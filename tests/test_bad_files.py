@@ -249,9 +249,17 @@ def checkpoint(tmp_path: Path) -> Path:
 def edited(path: Path, old: str, new: str) -> None:
     """Exchange a word of the description inside, keeping the tensors."""
     with safe_open(path, "pt") as file:
-        about = file.metadata()["oligo_ad"]
-    assert old in about
-    save_file(load_file(path), path, metadata={"oligo_ad": about.replace(old, new)})
+        described = file.metadata()
+    assert old in described["oligo_ad"]
+    changed = described | {"oligo_ad": described["oligo_ad"].replace(old, new)}
+    save_file(load_file(path), path, metadata=changed)
+
+
+def test_a_checkpoint_with_a_flipped_byte_is_refused(checkpoint: Path) -> None:
+    content = bytearray(checkpoint.read_bytes())
+    content[-5] ^= 1
+    checkpoint.write_bytes(content)
+    assert_says(answer(load_checkpoint, checkpoint), str(checkpoint), "its tensors changed")
 
 
 @pytest.mark.parametrize("keep", [0, 20, 2_000, -1])
@@ -372,7 +380,8 @@ def test_a_disk_that_fills_up_leaves_no_result_to_trust(
 ) -> None:
     path, folder = write(atlas(), tmp_path), tmp_path / "run"
     load(path)
-    config = configuration(f"data.path={path}", f"cache={tmp_path / 'cache'}", "evaluation.baselines=false")
+    small = ("model.network.hidden=[8]", "fit.epochs=1", "evaluation.baselines=false")
+    config = configuration(f"data.path={path}", f"cache={tmp_path / 'cache'}", *small)
     monkeypatch.setattr(report, "draw", lambda story: {})
     monkeypatch.setattr(pd.DataFrame, "to_parquet", no_space)
     message = answer(experiment.run, config, folder)

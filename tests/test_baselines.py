@@ -17,7 +17,7 @@ from oligo_ad.data.split import Fold, make_folds
 from oligo_ad.results.baselines import MEANING, score_baselines
 from tests import builders
 
-SPLIT = builders.configuration("split=cv", "split.folds=3").split
+SPLIT = builders.configuration("split=cv", "split.folds=2").split
 
 
 @pytest.fixture(scope="module", autouse=True)

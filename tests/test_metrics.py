@@ -73,7 +73,7 @@ def test_scores_are_those_computed_by_hand() -> None:
     assert found["prevalence"] == pytest.approx(4 / 6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(samples())
 def test_scores_equal_those_of_scikit_learn(sample: tuple[np.ndarray, np.ndarray]) -> None:
     label, probability = sample
@@ -100,7 +100,7 @@ def test_a_sample_at_the_threshold_is_called_positive() -> None:
     assert score(np.array([0, 1]), np.array([0.2, 0.5]), 0.5)["true_positive"] == 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_auroc_of_resamples_is_that_of_scikit_learn(seed: int) -> None:
     cells = table(seed)
@@ -112,7 +112,7 @@ def test_the_auroc_of_resamples_is_that_of_scikit_learn(seed: int) -> None:
         assert found == pytest.approx([np.mean(expected)])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6))
 def test_a_donor_drawn_k_times_weighs_k_fold(seed: int) -> None:
     cells = table(seed)

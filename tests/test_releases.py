@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from anndata.io import write_elem
 
 from oligo_ad.config import MetadataConfig
@@ -211,7 +212,7 @@ def test_the_usual_covariates_are_found(release: Release, tmp_path: Path) -> Non
         cellxgene: [90.0, 83.5, 71.0] * 3,
     }
     assert values.iloc[:, 0].tolist() == ages[release]
-    assert values.iloc[:, 1].tolist() == [1.0, 0.0, 1.0] * 3
+    assert values["sex=Male"].tolist() == [1.0, 0.0, 1.0] * 3
 
 
 def test_columns_with_a_slash_in_their_name_are_read(tmp_path: Path) -> None:
@@ -231,6 +232,22 @@ def test_what_varies_within_a_donor_is_no_donor_column(tmp_path: Path) -> None:
     assert "obs:Supertype" not in read(dream, tmp_path).donors
     assert {"obs:Sex", "obs:Age at Death", "obs:Braak"} <= set(read(dream, tmp_path).donors)
     assert "obs:Doublet score" not in read(allen, tmp_path).donors
+
+
+def test_poor_nuclei_and_donors_with_few_good_ones_are_left_out(tmp_path: Path) -> None:
+    adata = builders.atlas(4, 4, nuclei=12, genes=GENES)
+    counts = adata.X.toarray()
+    oligo = adata.obs["Subclass"].to_numpy() == "Oligodendrocyte"
+    rows = {donor: np.flatnonzero(oligo & (adata.obs["Donor ID"] == donor)) for donor in ("D00", "D05")}
+    poor = [*rows["D00"][:2], *rows["D05"][:4]]
+    counts[poor, 2:] = 0
+    adata.X = sp.csr_matrix(counts)
+    cohort = builders.cohort(adata, tmp_path, "data.min_genes=3", "data.min_nuclei=4")
+    assert cohort.donors["nuclei"].to_dict() == {f"D{i:02d}": 4 if i == 0 else 6 for i in range(8) if i != 5}
+    assert not set(cohort.cells["barcode"]) & set(adata.obs_names[poor])
+    last = cohort.flow.set_index(["step", "class"]).loc[cohort.flow["step"].iloc[-1]]
+    assert last["donors"].to_dict() == {"positive": 4, "negative": 3, "excluded": 0}
+    assert last["nuclei"].to_dict() == {"positive": 22, "negative": 18, "excluded": 0}
 
 
 @pytest.mark.parametrize(
@@ -256,6 +273,12 @@ def test_gene_names_that_repeat_are_made_unique() -> None:
     genes = gene_names(pd.DataFrame(index=["A", "B", "A", "A"]))
     assert genes["name"].tolist() == ["A", "B", "A#1", "A#2"]
     assert genes["symbol"].tolist() == ["A", "B", "A", "A"]
+
+
+def test_gene_ids_of_another_kind_do_not_hide_the_symbols() -> None:
+    genes = gene_names(pd.DataFrame({"gene_ids": [str(653000 + i) for i in range(GENES)]}, index=SYMBOLS))
+    assert genes["symbol"].tolist() == SYMBOLS
+    assert genes["ensembl"].isna().all()
 
 
 def test_a_gene_column_of_one_value_is_no_symbol() -> None:

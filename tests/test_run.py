@@ -108,7 +108,8 @@ def test_a_saved_model_predicts_as_it_did_in_its_run(path: Path, tmp_path: Path)
     trained = load_checkpoint(tmp_path / "run/model.safetensors")
     cohort = load_cohort(config.data, Path(config.cache))
     raw = pd.DataFrame(
-        {"age": cohort.donors["obs:Age at Death"], "sex=Male": (cohort.donors["obs:Sex"] == "Male") * 1.0}
+        {"age": cohort.donors["obs:Age at Death"]}
+        | {f"sex={sex}": (cohort.donors["obs:Sex"] == sex) * 1.0 for sex in ("Female", "Male")}
     )
     assert trained.standardiser is not None
     metadata = trained.standardiser.apply(raw).loc[cohort.cells["donor"]].to_numpy()

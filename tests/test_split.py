@@ -103,6 +103,11 @@ def test_another_seed_gives_other_folds(config: SplitConfig) -> None:
     assert {fold.test for fold in first}.isdisjoint(fold.test for fold in second)
 
 
+def test_a_seed_that_cannot_be_used_is_told_as_such() -> None:
+    with pytest.raises(UserError, match="seed"):
+        make_folds(SEA_AD, builders.configuration("split.seed=-1").split)
+
+
 def test_repeats_divide_the_donors_anew() -> None:
     folds = make_folds(SEA_AD, replace(CV, repeats=4))
     assert len({fold.test for fold in folds}) == len(folds) == 4 * CV.folds

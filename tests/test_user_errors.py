@@ -115,6 +115,15 @@ def test_a_foreign_target_is_refused(target: str) -> None:
     assert "not allowed" in message or "has no" in message
 
 
+def test_the_module_of_a_foreign_target_is_not_even_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hostile.py").write_text("def run(): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "hostile.run is not allowed" in answer(component, {"_target_": "hostile.run"}, "model.network")
+    assert "hostile" not in sys.modules
+
+
 @pytest.mark.parametrize("nested", [lambda node: node, lambda node: [node], lambda node: {"a": [node]}])
 @pytest.mark.parametrize(("where", "option"), [("model.network", "hidden"), ("fit.optimizer", "betas")])
 def test_a_target_inside_an_option_is_refused_and_never_called(

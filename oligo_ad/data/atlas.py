@@ -161,7 +161,9 @@ class Atlas:
         """What a library says of a part that it cannot make sense of is said of this file."""
         try:
             yield
-        except (KeyError, IndexError, TypeError, ValueError, OSError, RuntimeError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # h5py and anndata raise all kinds over damaged files
             said = str(error.args[0] if error.args else error).splitlines()[0]
             raise UserError(f"{what} of {self.path.name} cannot be read, it is damaged: {said}") from None
 

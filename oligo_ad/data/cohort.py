@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from anndata.utils import make_index_unique
 from tqdm import tqdm
 
 from oligo_ad.config import DataConfig
@@ -124,14 +125,15 @@ def gene_names(var: pd.DataFrame) -> pd.DataFrame:
     texts += [var[c].astype(str).reset_index(drop=True) for c in var if var[c].dtype.kind not in "bifc"]
     is_ensembl = [bool(text.str.fullmatch(r"ENS[A-Z]*G\d{11}(\.\d+)?").mean() > 0.5) for text in texts]
     ensembl = next((t for t, yes in zip(texts, is_ensembl, strict=True) if yes), None)
-    named = {"gene_ids", "feature_name", "gene_symbol", "gene_symbols", "gene_name", "symbol"}
-    symbol = next((t for t, ids in zip(texts, is_ensembl, strict=True) if t.name in named and not ids), None)
-    if symbol is None:
-        symbol = texts[0] if not is_ensembl[0] else None
-    unique = pd.Index(texts[0])
-    if not unique.is_unique:
-        twin = texts[0].groupby(texts[0]).cumcount()
-        unique = pd.Index(texts[0].where(twin == 0, texts[0] + "#" + twin.astype(str)))
+    named = {"feature_name", "gene_symbol", "gene_symbols", "gene_name", "symbol"}
+    if not is_ensembl[0]:
+        # Sources disagree on what `gene_ids` holds: it gives symbols only where the index does not.
+        named.add("index")
+    else:
+        named.add("gene_ids")
+    symbols = [t for t, ids in zip(texts, is_ensembl, strict=True) if t.name in named and not ids]
+    symbol = next(iter(symbols), None)
+    unique = make_index_unique(pd.Index(texts[0]), join="#")
     genes = pd.DataFrame({"name": unique, "symbol": symbol, "ensembl": ensembl})
     if "highly_variable" in var:
         genes["highly_variable"] = var["highly_variable"].to_numpy(bool)

@@ -82,7 +82,7 @@ def require(block: sp.csr_matrix, expression: Expression, file: str) -> None:
 
 
 def is_counts(sample: sp.csr_matrix) -> bool:
-    """Whether all values are whole and none is negative, and some differ."""
+    """Whether there are values, all whole and none negative."""
     values = sample.data
     return bool(len(values) and (values >= 0).all() and (values == np.round(values)).all())
 

@@ -49,7 +49,7 @@ class Covariates:
 
 @dataclass(frozen=True)
 class Standardiser:
-    """Training mean and SD of each column, and which columns get an "unknown" indicator."""
+    """Training mean and SD of each column kept, and which columns get an "unknown" indicator."""
 
     mean: pd.Series
     sd: pd.Series
@@ -57,19 +57,20 @@ class Standardiser:
 
     def apply(self, values: pd.DataFrame) -> pd.DataFrame:
         """Standardised values and indicators [donors, M], without NaN."""
-        scaled = ((values - self.mean) / self.sd).fillna(0.0)
+        scaled = ((values[list(self.mean.index)] - self.mean) / self.sd).fillna(0.0)
         unknown = values[list(self.with_unknown)].isna().astype(float).add_suffix(" unknown")
         return scaled.join(unknown).astype(np.float32)
 
 
 def fit_standardiser(values: pd.DataFrame, train: tuple[str, ...]) -> Standardiser:
-    """Fit on training donors alone; a column constant there is centred and not scaled."""
+    """Fit on training donors alone; a column constant there, such as a category that only a test
+    donor has, is left out."""
     known = values.loc[list(train)]
-    sd = known.std(ddof=0)
+    varies = known.columns[known.nunique() > 1]
     return Standardiser(
-        mean=known.mean().fillna(0.0),
-        sd=sd.where(sd > 0, 1.0).fillna(1.0),
-        with_unknown=tuple(known.columns[known.isna().any()]),
+        mean=known[varies].mean(),
+        sd=known[varies].std(ddof=0),
+        with_unknown=tuple(known.columns[known.isna().any() & known.notna().any()]),
     )
 
 
@@ -119,7 +120,7 @@ def _source(name: str, donors: pd.DataFrame) -> str | None:
 
 
 def _encode(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]:
-    """One column of numbers, or one an existing level; with what had to be assumed."""
+    """A column of numbers, or one for each level; with what had to be assumed."""
     raw = raw.map(lambda v: None if str(v).strip().casefold() in MISSING else v)
     alleles = {"apoe4": "4", "apoe2": "2"}
     encoded: dict[str, pd.Series]
@@ -129,10 +130,10 @@ def _encode(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]
     elif name == "age" or raw.dropna().infer_objects().dtype.kind in "iuf":
         encoded, notes = _ages(name, raw)
     else:
-        levels = sorted(raw.dropna().astype(str).unique())
-        coded = levels[1:] if len(levels) > 1 else levels
+        # One column a level, none taken as the norm: which levels there are depends on all donors.
         encoded = {
-            f"{name}={level}": (raw.astype(str) == level).astype(float).where(raw.notna()) for level in coded
+            f"{name}={level}": (raw.astype(str) == level).astype(float).where(raw.notna())
+            for level in sorted(raw.dropna().astype(str).unique())
         }
         notes = []
     unknown = int(raw.isna().sum())

@@ -89,6 +89,8 @@ class StandardisedPanel:
 
     def restore(self, gene_names: list[str], state: State) -> Self:
         self.gene_names, self.mean_G, self.sd_G = gene_names, state["mean"], state["sd"]
+        if not len(gene_names) == len(self.mean_G) == len(self.sd_G):
+            raise ValueError(f"{len(gene_names)} genes, {len(self.mean_G)} means, {len(self.sd_G)} SDs")
         return self
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
+from threadpoolctl import threadpool_limits
 
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.expression import TARGET
@@ -42,6 +43,12 @@ def score_baselines(cohort: Cohort, covariates: pd.DataFrame, folds: list[Fold],
     Returns:
         A row per fold and test donor: fold, donor, and a column per baseline.
     """
+    # Matrices of a few dozen donors: several threads would spend their time waiting for each other.
+    with threadpool_limits(1):
+        return _score(cohort, covariates, folds, seed)
+
+
+def _score(cohort: Cohort, covariates: pd.DataFrame, folds: list[Fold], seed: int) -> pd.DataFrame:
     label = cohort.donors["label"]
     bulk, depth = _pseudobulk(cohort), _depth(cohort)
     rows = []

@@ -1,5 +1,6 @@
 """A trained model on disk with everything needed to use it: one safetensors file, no pickle."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ def save_checkpoint(trained: Trained, model: ModelConfig, metadata: MetadataConf
     }
     partial = path.with_suffix(".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, partial, metadata={"oligo_ad": json.dumps(about)})
+    described = {"oligo_ad": json.dumps(about), "digest": _digest(contiguous)}
+    save_file(contiguous, partial, metadata=described)
     partial.rename(path)
 
 
@@ -64,8 +66,11 @@ def load_checkpoint(path: Path) -> Trained:
     """
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["oligo_ad"])
+            described = file.metadata() or {}
+            about = json.loads(described["oligo_ad"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no mapping
+            if described["digest"] != _digest(tensors):
+                raise ValueError("its tensors changed since they were written")
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is no model.safetensors of a run: {error!r}.") from None
     try:
@@ -86,6 +91,14 @@ def _assemble(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Traine
     classifier = make_classifier(model, metadata, len(encoder.gene_names), n_metadata)
     classifier.load_state_dict(_part(tensors, "classifier."))
     return Trained(classifier.eval(), encoder, standardiser)
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    """Of names and values: safetensors reads a flipped bit without a word."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
