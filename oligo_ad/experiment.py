@@ -33,6 +33,7 @@ from oligo_ad.training.predict import attention_kernels, predict
 
 log = logging.getLogger(__name__)
 
+TRIAL_BATCH = 16  # cells to see which attention kernel runs
 ELSEWHERE = "Choose another hydra.run.dir, or leave it out."
 
 
@@ -107,31 +108,21 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
 
     Nothing of a test donor is looked at before `predict`.
     """
-    config, cohort, accelerator = run.config, run.cohort, run.accelerator
+    config, accelerator = run.config, run.accelerator
     name = f"fold_{fold.number}/" if run.n_folds > 1 else ""
-    rows = {part: cohort.rows_of(getattr(fold, part)) for part in ("train", "validation", "test")}
+    rows = {part: run.cohort.rows_of(getattr(fold, part)) for part in ("train", "validation", "test")}
+    label = run.cohort.cells["label"].to_numpy()
     seed_everything(config.seed, fold.number)
-    encoder = component(config.model.encoder, "model.encoder")().fit(cohort, rows["train"])
-    standardiser = fit_standardiser(run.covariates.values, fold.train)
-    metadata = standardiser.apply(run.covariates.values).loc[cohort.cells["donor"]].to_numpy()
-    classifier = make_classifier(config.model, config.metadata, len(encoder.gene_names), metadata.shape[1])
-    label, donor = cohort.cells["label"].to_numpy(), cohort.cells["donor"].to_numpy(str)
-    share = Share(accelerator.process_index, accelerator.num_processes)
-    loader = Loader(encoder, encoder.tokens(cohort), metadata, label, donor, accelerator.device, share)
-    with accelerator.autocast():
-        batch_size = min(config.fit.batch_size, 16, len(rows["train"]))
-        one_batch = next(loader.shuffled(rows["train"], batch_size, config.seed, 0))
-        kernels = attention_kernels(classifier.to(accelerator.device), one_batch)
-    cells = Cells(rows["train"], rows["validation"], label, donor)
-    fitted = fit(classifier, loader, cells, config.fit, config.seed, accelerator, name)
+    trained, loader = _prepare(run, fold, rows["train"])
+    kernels = _kernels(run, trained, loader, rows["train"])
+    cells = Cells(rows["train"], rows["validation"], label, run.cohort.cells["donor"].to_numpy(str))
+    fitted = fit(trained.classifier, loader, cells, config.fit, config.seed, accelerator, name)
+    batch_size = EVALUATION_BATCH * config.fit.batch_size
     probability = {
-        part: _sigmoid(
-            predict(fitted.model, loader, rows[part], EVALUATION_BATCH * config.fit.batch_size, accelerator)
-        )
-        for part in rows
+        part: _sigmoid(predict(fitted.model, loader, own, batch_size, accelerator))
+        for part, own in rows.items()
     }
     if accelerator.is_main_process:
-        trained = Trained(accelerator.unwrap_model(fitted.model), encoder, standardiser)
         file = "model.safetensors" if run.n_folds == 1 else f"model_fold_{fold.number}.safetensors"
         save_checkpoint(trained, config.model, config.metadata, run.folder / file)
     accelerator.free_memory()
@@ -146,7 +137,28 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
         train=rows["train"],
         train_probability=probability["train"],
     )
-    return FoldResult(prediction, fitted, encoder.gene_names, kernels)
+    return FoldResult(prediction, fitted, trained.encoder.gene_names, kernels)
+
+
+def _prepare(run: Run, fold: Fold, train: np.ndarray) -> tuple[Trained, Loader]:
+    """Encoder and metadata fitted on training donors, an untrained classifier, and its batches."""
+    config, cells, accelerator = run.config, run.cohort.cells, run.accelerator
+    encoder = component(config.model.encoder, "model.encoder")().fit(run.cohort, train)
+    standardiser = fit_standardiser(run.covariates.values, fold.train)
+    metadata = standardiser.apply(run.covariates.values).loc[cells["donor"]].to_numpy()
+    classifier = make_classifier(config.model, config.metadata, len(encoder.gene_names), metadata.shape[1])
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    label, donor = cells["label"].to_numpy(), cells["donor"].to_numpy(str)
+    loader = Loader(encoder, encoder.tokens(run.cohort), metadata, label, donor, accelerator.device, share)
+    return Trained(classifier, encoder, standardiser), loader
+
+
+def _kernels(run: Run, trained: Trained, loader: Loader, train: np.ndarray) -> list[str]:
+    """The attention kernels of a step like those to come."""
+    batch_size = min(run.config.fit.batch_size, TRIAL_BATCH, len(train))
+    with run.accelerator.autocast():
+        batch = next(loader.shuffled(train, batch_size, run.config.seed, epoch=0))
+        return attention_kernels(trained.classifier.to(run.accelerator.device), batch)
 
 
 def _conclude(run: Run, folds: list[Fold], results: list[FoldResult], seconds: float) -> float:

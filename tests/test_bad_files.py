@@ -249,10 +249,9 @@ def checkpoint(tmp_path: Path) -> Path:
 def edited(path: Path, old: str, new: str) -> None:
     """Exchange a word of the description inside, keeping the tensors."""
     with safe_open(path, "pt") as file:
-        described = file.metadata()
-    assert old in described["oligo_ad"]
-    changed = described | {"oligo_ad": described["oligo_ad"].replace(old, new)}
-    save_file(load_file(path), path, metadata=changed)
+        about = file.metadata()["oligo_ad"]
+    assert old in about
+    save_file(load_file(path), path, metadata={"oligo_ad": about.replace(old, new)})
 
 
 def test_a_checkpoint_with_a_flipped_byte_is_refused(checkpoint: Path) -> None:

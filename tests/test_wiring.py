@@ -107,8 +107,8 @@ def check_that_fitting_never_sees_a_test_donor(run: Run, monkeypatch: pytest.Mon
         seen.update(train)
         return standardise(values, train)
 
-    def spy_on_batches(self, rows, *order):  # type: ignore[no-untyped-def]
-        for batch in shuffled(self, rows, *order):
+    def spy_on_batches(self, rows, *order, **named):  # type: ignore[no-untyped-def]
+        for batch in shuffled(self, rows, *order, **named):
             seen.update(self._donor[batch.index.numpy()])
             yield batch
 

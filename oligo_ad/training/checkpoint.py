@@ -53,8 +53,9 @@ def save_checkpoint(trained: Trained, model: ModelConfig, metadata: MetadataConf
     }
     partial = path.with_suffix(".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    described = {"oligo_ad": json.dumps(about), "digest": _digest(contiguous)}
-    save_file(contiguous, partial, metadata=described)
+    # One entry: safetensors writes several in any order, and equal models should be equal files.
+    described = json.dumps(about | {"digest": _digest(contiguous)})
+    save_file(contiguous, partial, metadata={"oligo_ad": described})
     partial.rename(path)
 
 
@@ -66,10 +67,9 @@ def load_checkpoint(path: Path) -> Trained:
     """
     try:
         with safe_open(path, "pt") as file:
-            described = file.metadata() or {}
-            about = json.loads(described["oligo_ad"])
+            about = json.loads((file.metadata() or {})["oligo_ad"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no mapping
-            if described["digest"] != _digest(tensors):
+            if about["digest"] != _digest(tensors):
                 raise ValueError("its tensors changed since they were written")
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is no model.safetensors of a run: {error!r}.") from None
