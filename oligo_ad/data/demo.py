@@ -136,7 +136,9 @@ def _donors(config: SimulationConfig, rng: np.random.Generator) -> pd.DataFrame:
     adnc = np.repeat(list(DONORS), list(DONORS.values()))
     severity = pd.Series(adnc).map({"Not AD": 0, "Low": 0.4, "Intermediate": 0.7, "High": 1.0})
     n, confounding = len(adnc), config.confounding
-    share = np.array([AFFECTED[level] for level in adnc])
+    # Where nothing is planted, the state that leaves no trace must not tell the classes apart either.
+    planted = config.effect > 0 or config.interaction > 0
+    share = np.array([AFFECTED[level if planted else "Intermediate"] for level in adnc])
     mean_nuclei, sd_nuclei = np.array([NUCLEI[level] for level in adnc]).T
     # With no confounding, the number of nuclei tells nothing either.
     mean_nuclei = 7.3 + (mean_nuclei - 7.3) * confounding
