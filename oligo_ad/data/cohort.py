@@ -98,7 +98,7 @@ def build(atlas: Atlas, config: DataConfig) -> Cohort:
             "positive (1)": ", ".join(config.positive),
             "negative (0)": ", ".join(config.negative),
             "cell type column": chosen.columns.cell_type or "none: every nucleus",
-            "cell types": ", ".join(config.cell_types) or "all",
+            "cell types": ", ".join(chosen.cell_types) or "all",
             "expression": expression.says,
         },
         notes=chosen.notes,

@@ -30,12 +30,14 @@ class Columns:
 class Selection:
     """The nuclei that take part.
 
+    `cell_types` those of the wanted ones that occur, empty for all;
     `rows` [cells] their rows in the file, sorted; `donor` [cells] donor ids; `label` [cells] 0 or 1.
-    `flow` counts donors and nuclei by step and class; `excluded` by excluded label value; `levels`
-    by cell type; `notes` what a user should know.
+    `flow` counts donors and nuclei by step and class; `excluded` by excluded label value; `notes` what a
+    user should know.
     """
 
     columns: Columns
+    cell_types: tuple[str, ...]
     rows: np.ndarray
     donor: np.ndarray
     label: np.ndarray
@@ -93,10 +95,11 @@ def select(atlas: Atlas, config: DataConfig) -> Selection:
     has_donor = obs["donor"].notna()
     wanted = has_donor & _of_wanted_type(obs["cell_type"], columns, config)
     labelled = wanted & (obs["class"] != "excluded")
+    types = tuple(word for word in config.cell_types if (obs["cell_type"] == word).any())
     flow = pd.concat(
         [
             count("in the file", obs[has_donor]),
-            count(f"cell type {listing(config.cell_types) or 'any'}", obs[wanted]),
+            count(f"cell type {listing(types) or 'any'}", obs[wanted]),
             count(f"label {listing(config.positive)} or {listing(config.negative)}", obs[labelled]),
         ]
     )
@@ -112,6 +115,7 @@ def select(atlas: Atlas, config: DataConfig) -> Selection:
             )
     return Selection(
         columns=columns,
+        cell_types=types,
         rows=np.flatnonzero(labelled),
         donor=kept["donor"].to_numpy(str),
         label=(kept["class"] == "positive").to_numpy(np.int8),
