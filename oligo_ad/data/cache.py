@@ -19,7 +19,6 @@ import pandas as pd
 import scipy.sparse as sp
 from filelock import FileLock
 
-from oligo_ad import __version__
 from oligo_ad.config import DataConfig, SimulationConfig
 from oligo_ad.data.atlas import open_atlas
 from oligo_ad.data.cohort import Cohort, build
@@ -69,7 +68,7 @@ def _simulated_file(simulation: SimulationConfig, cache: Path) -> Path:
     from oligo_ad.data.demo import write_atlas
 
     written = json.dumps(asdict(simulation), sort_keys=True)
-    key = hashlib.sha256(f"{__version__}{written}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{_code()}{written}".encode()).hexdigest()[:12]
     path = cache / f"SIMULATED-{key}.h5ad"
     with _locked(cache, path):
         if not path.exists():
@@ -91,10 +90,16 @@ def _locked(cache: Path, what: Path) -> Iterator[None]:
         raise UserError(f"the cache {cache} cannot be used: {error}. Choose cache=DIR.") from error
 
 
+def _code() -> str:
+    """What prepared data also depend on: the code of this folder. A change of it makes them anew."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
+
+
 def _key(path: Path, config: DataConfig) -> str:
     """Fingerprint of the file (size, time, both ends) and of the choices that shape the cohort."""
     stat = path.stat()
-    digest = hashlib.sha256(f"{__version__} {stat.st_size} {stat.st_mtime_ns}".encode())
+    digest = hashlib.sha256(f"{_code()} {stat.st_size} {stat.st_mtime_ns}".encode())
     with path.open("rb") as file:
         digest.update(file.read(1 << 20))
         file.seek(max(0, stat.st_size - (1 << 20)))
