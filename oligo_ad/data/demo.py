@@ -12,7 +12,6 @@ marginal shifts of real AD genes, and an interaction: two gene modules that go u
 affected nuclei and independently in others, so that no gene's mean, hence no linear model, tells.
 """
 
-import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +26,6 @@ from anndata.io import write_elem
 from tqdm import tqdm
 
 from oligo_ad.config import SimulationConfig
-
-log = logging.getLogger(__name__)
 
 GENES = Path(__file__).with_name("demo_genes.csv.gz")
 DONORS = {"Not AD": 9, "Low": 12, "Intermediate": 21, "High": 39}

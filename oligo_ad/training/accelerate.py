@@ -1,7 +1,6 @@
 """The machine a run trains on: processes, device, precision, determinism, trackers."""
 
 import importlib.util
-import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +14,6 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_se
 from oligo_ad.config import Config
 from oligo_ad.errors import UserError
 
-log = logging.getLogger(__name__)
-
 EVENTS = "tensorboard"  # folder of TensorBoard's files in a run directory
 
 
@@ -27,7 +24,7 @@ def make_accelerator(config: Config, run_dir: Path) -> tuple[Accelerator, Path]:
         UserError: the device cannot compute in that precision, the tracker is not installed, or the
             batch cannot be shared evenly by the processes.
     """
-    on_cpu = config.device == "cpu" or (not torch.cuda.is_available() and not _has_mps())
+    on_cpu = config.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     _check_precision(config.precision.name, on_cpu)
     if config.tracker not in ("none", "tensorboard") and not importlib.util.find_spec(config.tracker):
         raise UserError(
@@ -90,7 +87,3 @@ def _check_precision(name: str, on_cpu: bool) -> None:
         raise UserError(
             f"precision=bf16 is not supported by {torch.cuda.get_device_name()}; use fp16 or fp32."
         )
-
-
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()

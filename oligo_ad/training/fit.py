@@ -3,7 +3,9 @@
 import copy
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from tqdm import tqdm
 from oligo_ad.components import component
 from oligo_ad.config import FitConfig
 from oligo_ad.errors import UserError
+from oligo_ad.inputs.batch import Batch
 from oligo_ad.inputs.loader import Loader
 from oligo_ad.training.predict import predict
 
@@ -94,7 +97,7 @@ def fit(
     best, best_value = copy.deepcopy(accelerator.unwrap_model(model).state_dict()), -np.inf
     best_epoch = 0
     for epoch in range(1, config.epochs + 1):
-        started = time.perf_counter()
+        batches = islice(loader.shuffled(cells.train, batch_size, seed, epoch), per_epoch * config.accumulate)
         progress = tqdm(
             total=per_epoch * config.accumulate * batch_size,
             desc=f"{name}epoch {epoch}/{config.epochs}",
@@ -102,15 +105,7 @@ def fit(
             disable=None if accelerator.is_main_process else True,
             leave=False,
         )
-        model.train()
-        for number, batch in enumerate(loader.shuffled(cells.train, batch_size, seed, epoch), start=1):
-            if number > per_epoch * config.accumulate:
-                break
-            step(batch)
-            progress.update(batch_size)
-        progress.close()
-        step.flush()
-        rate = progress.total / (time.perf_counter() - started)
+        rate = _train_epoch(step, batches, batch_size, progress)
         validation = _validate(model, loader, cells, batch_size, pos_weight, accelerator)
         history.append(Epoch(epoch=epoch, **step.end_epoch(), **validation, nuclei_per_second=rate))
         _tell(history[-1], accelerator, name, step.n)
@@ -129,6 +124,18 @@ def make_optimizer(classifier: nn.Module, config: FitConfig, steps: int) -> tupl
     """The optimizer, and its learning rate over that many optimizer steps."""
     optimizer = component(config.optimizer, "fit.optimizer")(classifier.parameters())
     return optimizer, component(config.schedule, "fit.schedule")(optimizer, steps)
+
+
+def _train_epoch(step: "_Step", batches: Iterable[Batch], batch_size: int, progress: Any) -> float:
+    """Train on the batches of one epoch; returns nuclei per second, over all processes."""
+    started = time.perf_counter()
+    step.model.train()
+    with progress:
+        for batch in batches:
+            step(batch)
+            progress.update(batch_size)
+    step.flush()
+    return float(progress.total / (time.perf_counter() - started))
 
 
 class _Step:
@@ -151,7 +158,7 @@ class _Step:
         self._waiting: list[tuple[Tensor, Tensor, float]] = []
         self._epoch: list[tuple[float, float]] = []
 
-    def __call__(self, batch: Any) -> None:
+    def __call__(self, batch: Batch) -> None:
         with self.accelerator.accumulate(self.model):
             logit_B = self.model(batch)
             loss = binary_cross_entropy_with_logits(logit_B, batch.label, pos_weight=self.pos_weight)
