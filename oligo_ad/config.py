@@ -134,10 +134,17 @@ class PrecisionConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CacheConfig:
+    """Where prepared cohorts and simulated atlases are kept; see `data/cache.py`."""
+
+    dir: str
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Config:
     """One run."""
 
-    task: Literal["train", "inspect"]
+    task: Literal["train", "inspect", "prepare", "cache", "clear_cache"]
     data: DataConfig
     split: SplitConfig
     metadata: MetadataConfig
@@ -149,7 +156,7 @@ class Config:
     device: Literal["auto", "cpu"]
     deterministic: bool
     seed: Seed
-    cache: str  # directory of prepared cohorts and simulated atlases
+    cache: CacheConfig
 
 
 def read(composed: DictConfig) -> Config:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from oligo_ad.components import component
 from oligo_ad.config import Config, MetadataConfig
+from oligo_ad.data import cache
 from oligo_ad.data.cache import load_cohort
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.metadata import COVARIATES, Covariates, fit_standardiser, read_covariates
@@ -63,16 +64,30 @@ def run(config: Config, folder: Path) -> float | None:
     """Do one run and leave its results in `folder`.
 
     Returns:
-        The headline, donor AUROC as a mean over folds; None for `task=inspect`.
+        The headline, donor AUROC as a mean over folds; None for a task other than `train`.
 
     Raises:
         UserError: a mistake in the configuration or the data; no result is written then.
     """
-    if config.task == "inspect":
-        from oligo_ad.inspection import inspect
+    where = Path(config.cache.dir).expanduser()
+    match config.task:
+        case "train":
+            return _train(config, folder)
+        case "prepare":
+            load_cohort(config.data, where)
+        case "inspect":
+            from oligo_ad.inspection import inspect
 
-        print(inspect(config))  # noqa: T201 this text is what the user asked for
-        return None
+            print(inspect(config))  # noqa: T201 this text is what the user asked for
+        case "cache":
+            print(cache.describe(where))  # noqa: T201 the same
+        case "clear_cache":
+            print(cache.clear(where))  # noqa: T201 the same
+    return None
+
+
+def _train(config: Config, folder: Path) -> float | None:
+    """A whole run; every mistake that can be found before the data are read is found then."""
     _check_components(config)
     accelerator, folder = make_accelerator(config, folder)
     with _claimed(folder) if accelerator.is_main_process else nullcontext():
@@ -85,7 +100,7 @@ def _train_and_evaluate(config: Config, folder: Path, accelerator: Accelerator) 
     """The straight line; the headline is known to the first process."""
     started = time.perf_counter()
     with accelerator.main_process_first():
-        cohort = load_cohort(config.data, Path(config.cache).expanduser())
+        cohort = load_cohort(config.data, Path(config.cache.dir).expanduser())
     covariates = read_covariates(cohort.donors, config.metadata)
     for note in cohort.notes + covariates.notes:
         log.warning(note)
@@ -113,7 +128,7 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
     rows = {part: run.cohort.rows_of(getattr(fold, part)) for part in ("train", "validation", "test")}
     label = run.cohort.cells["label"].to_numpy()
     seed_everything(config.seed, fold.number)
-    trained, loader = _prepare(run, fold, rows["train"])
+    trained, loader = _prepare(run, fold)
     kernels = _kernels(run, trained, loader, rows["train"])
     cells = Cells(rows["train"], rows["validation"], label, run.cohort.cells["donor"].to_numpy(str))
     fitted = fit(trained.classifier, loader, cells, config.fit, config.seed, accelerator, name)
@@ -140,10 +155,10 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
     return FoldResult(prediction, fitted, trained.encoder.gene_names, kernels)
 
 
-def _prepare(run: Run, fold: Fold, train: np.ndarray) -> tuple[Trained, Loader]:
+def _prepare(run: Run, fold: Fold) -> tuple[Trained, Loader]:
     """Encoder and metadata fitted on training donors, an untrained classifier, and its batches."""
     config, cells, accelerator = run.config, run.cohort.cells, run.accelerator
-    encoder = component(config.model.encoder, "model.encoder")().fit(run.cohort, train)
+    encoder = component(config.model.encoder, "model.encoder")().fit(run.cohort, fold.train)
     standardiser = fit_standardiser(run.covariates.values, fold.train)
     metadata = standardiser.apply(run.covariates.values).loc[cells["donor"]].to_numpy()
     classifier = make_classifier(config.model, config.metadata, len(encoder.gene_names), metadata.shape[1])

@@ -1,9 +1,11 @@
 """Small synthetic atlases and configurations, so that each test states only what matters to it."""
 
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anndata as ad
 import numpy as np
@@ -14,7 +16,11 @@ from hydra import compose, initialize_config_dir
 
 from oligo_ad import config
 from oligo_ad.data.atlas import open_atlas
+from oligo_ad.data.cache import load_cohort
 from oligo_ad.data.cohort import Cohort, build
+from oligo_ad.data.expression import TARGET
+from oligo_ad.data.matrix import CellMatrix
+from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -86,8 +92,46 @@ def configuration(*overrides: str) -> config.Config:
 
 def cohort(adata: ad.AnnData, folder: Path, *overrides: str) -> Cohort:
     """The cohort that `data=sea_ad` makes of an atlas, by way of a file."""
-    with open_atlas(write(adata, folder)) as opened:
-        return build(opened, configuration(*overrides).data)
+    return read(write(adata, folder), *overrides)
+
+
+def read(path: Path, *overrides: str) -> Cohort:
+    """The cohort that `data=sea_ad` makes of a file, built in a folder of its own beside it."""
+    folder = Path(tempfile.mkdtemp(prefix="cohort", dir=path.parent))
+    with open_atlas(path) as opened:
+        return build(opened, configuration(*overrides).data, folder)
+
+
+def load(path: Path, *overrides: str) -> Cohort:
+    """The same by way of a cache beside the file."""
+    return load_cohort(configuration(f"data.path={path}", *overrides).data, path.parent / "cache")
+
+
+def counts(cohort: Cohort) -> np.ndarray:
+    """The whole matrix [cells, genes]."""
+    return cohort.matrix.rows(0, cohort.matrix.shape[0]).toarray()
+
+
+def log_values(cohort: Cohort) -> np.ndarray:
+    """Log values of every gene [cells, genes]."""
+    return cohort.log_values(np.arange(cohort.matrix.shape[1])).toarray()
+
+
+def exchanged(cohort: Cohort, values: np.ndarray, content: Literal["counts", "log"] = "counts") -> Cohort:
+    """The same nuclei with other values, and all that follows from those."""
+    rows = sp.csr_matrix(values, dtype=np.float32)
+    indices, indptr = rows.indices.astype(np.uint16), rows.indptr.astype(np.int64)
+    total = values.sum(axis=1, dtype=np.float64) if content == "counts" else np.full(len(values), np.nan)
+    sums = DonorSums.zeros(len(cohort.donors), values.shape[1])
+    scale = TARGET / np.maximum(total, 1) if content == "counts" else None
+    sums.add(rows, scale, cohort.donors.index.get_indexer(cohort.cells["donor"]))
+    return replace(
+        cohort,
+        matrix=CellMatrix(rows.data, indices, indptr, rows.shape[1]),
+        cells=cohort.cells.assign(total=total, n_genes=np.diff(rows.indptr)),
+        sums=sums,
+        expression=replace(cohort.expression, content=content),
+    )
 
 
 def answer(mistake: Callable[..., Any], *given: Any) -> str:
@@ -101,3 +145,11 @@ def assert_says(message: str, *words: str) -> None:
     """All the words are in the message."""
     silent = [word for word in words if word not in message]
     assert not silent, f"{silent} not in: {message}"
+
+
+def assert_refused(path: Path, *words: str) -> None:
+    """The file is blamed by name, and nothing is left in the cache."""
+    message = answer(load, path)
+    assert_says(message, path.name, *words)
+    assert "Choose cache.dir" not in message
+    assert {left.suffix for left in path.parent.glob("cache/*")} <= {".lock"}

@@ -172,7 +172,7 @@ def test_donors_of_one_nucleus_each_reach_the_training(
 
     monkeypatch.setattr(experiment, "fit", begin)
     path = write(atlas(nuclei=2), tmp_path)
-    config = configuration(f"data.path={path}", f"cache={tmp_path / 'cache'}", "data.min_nuclei=1")
+    config = configuration(f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", "data.min_nuclei=1")
     assert answer(experiment.run, config, tmp_path / "run") == "the training begins"
 
 
@@ -198,7 +198,7 @@ def test_genes_that_do_not_vary_give_no_nan(tmp_path: Path) -> None:
     adata.X.data[np.isin(adata.X.indices, [0, 1])] = 0
     adata.var["highly_variable"] = True
     made = cohort(adata, tmp_path)
-    encoder = StandardisedPanel(genes="provided").fit(made, np.arange(len(made.cells)))
+    encoder = StandardisedPanel(genes="provided").fit(made, tuple(made.donors.index))
     _, values, _ = encoder.pack(encoder.tokens(made), torch.arange(len(made.cells)), 60)
     assert values.shape == (180, 60)
     assert torch.isfinite(values).all()

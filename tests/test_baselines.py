@@ -12,7 +12,6 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from oligo_ad.data.cohort import Cohort
-from oligo_ad.data.expression import log_normalise
 from oligo_ad.data.split import Fold, make_folds
 from oligo_ad.results.baselines import MEANING, score_baselines
 from tests import builders
@@ -113,15 +112,13 @@ def test_depth_finds_a_difference_in_depth_that_pseudobulk_does_not_see(
 def poisoned(cohort: Cohort, donor: str) -> Cohort:
     """The same cohort, but this donor's counts and label are changed beyond recognition."""
     mine = (cohort.cells["donor"] == donor).to_numpy()
-    matrix = cohort.matrix.tolil(copy=True)
-    matrix[np.flatnonzero(mine)] = np.arange(cohort.matrix.shape[1], dtype=np.float32)[::-1] * 1000
-    matrix = sp.csr_matrix(matrix)
-    cells, donors = cohort.cells.copy(), cohort.donors.copy()
-    cells["total"] = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-    cells["n_genes"] = np.diff(matrix.indptr)
+    counts = builders.counts(cohort)
+    counts[mine] = np.arange(counts.shape[1], dtype=np.float32)[::-1] * 1000
+    changed = builders.exchanged(cohort, counts)
+    cells, donors = changed.cells, cohort.donors.copy()
     cells.loc[mine, "label"] = 1 - cells.loc[mine, "label"]
     donors.loc[donor, "label"] = 1 - donors.loc[donor, "label"]
-    return replace(cohort, matrix=matrix, cells=cells, donors=donors)
+    return replace(changed, donors=donors)
 
 
 def test_a_test_donor_has_no_influence_on_the_scores_of_others(cohort: Cohort, folds: list[Fold]) -> None:
@@ -151,12 +148,7 @@ def test_a_fold_is_scored_alike_alone_and_among_others(
 
 
 def test_a_file_of_log_values_has_baselines_too(cohort: Cohort, folds: list[Fold]) -> None:
-    logged = replace(
-        cohort,
-        matrix=log_normalise(cohort.matrix, cohort.cells["total"].to_numpy()),
-        cells=cohort.cells.assign(total=np.nan),
-        expression=replace(cohort.expression, matrix="X", content="log"),
-    )
+    logged = builders.exchanged(cohort, builders.log_values(cohort), "log")
     scored = score_baselines(logged, covariates(cohort), folds, 0)
     assert auroc(scored, "pseudobulk", cohort) > 0.9
     assert scored["depth"].notna().all()

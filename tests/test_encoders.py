@@ -1,11 +1,13 @@
-"""What a network reads of a nucleus: fitted on training rows, gathered in a known order."""
+"""What a network reads of a nucleus: fitted on training donors, gathered in a known order."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import scipy.sparse as sp
 import torch
 
@@ -14,26 +16,30 @@ from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch, Tokens
 from oligo_ad.inputs.encoders import Encoder, ExpressedPanel, StandardisedPanel
 from oligo_ad.inputs.loader import Loader, Share
+from oligo_ad.inputs.panel import choose_genes, most_dispersed
 from tests import builders
 
 CPU = torch.device("cpu")
 Panel = Callable[..., Encoder]
+TRAIN = ("D00", "D01", "D02", "D05", "D06", "D07")
+OTHERS = ("D03", "D04", "D08")
 every_panel = pytest.mark.parametrize("panel", [StandardisedPanel, ExpressedPanel])
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """108 nuclei of nine donors; the last gene is silent in the first two thirds of them."""
+    """108 nuclei of nine donors; the last gene is silent in the training donors."""
     adata = builders.atlas(5, 4, nuclei=24, genes=40)
     counts = adata.X.toarray()
-    counts[: 2 * len(counts) // 3, -1] = 0
+    counts[adata.obs["Donor ID"].isin(TRAIN), -1] = 0
     adata.X = sp.csr_matrix(counts)
     return builders.cohort(adata, tmp_path_factory.mktemp("encoders"))
 
 
 @pytest.fixture(scope="module")
-def train(cohort: Cohort) -> np.ndarray:
-    return np.arange(2 * len(cohort.cells) // 3)
+def rows(cohort: Cohort) -> np.ndarray:
+    """The nuclei of the training donors."""
+    return cohort.rows_of(TRAIN)
 
 
 def everything(encoder: Encoder, cohort: Cohort) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -46,55 +52,53 @@ def everything(encoder: Encoder, cohort: Cohort) -> tuple[np.ndarray, np.ndarray
 def dense(encoder: Encoder, cohort: Cohort) -> np.ndarray:
     """Log values of the panel, in its order."""
     position = pd.Index(cohort.genes["name"]).get_indexer(encoder.gene_names)
-    return cohort.log_values.toarray()[:, position]
+    return builders.log_values(cohort)[:, position]
 
 
 @pytest.mark.parametrize("genes", ["all", "hvg"])
 def test_standardised_values_have_mean_0_and_sd_1_in_training(
-    cohort: Cohort, train: np.ndarray, genes: str
+    cohort: Cohort, rows: np.ndarray, genes: str
 ) -> None:
-    encoder = StandardisedPanel(genes=genes, n_genes=15).fit(cohort, train)
+    encoder = StandardisedPanel(genes=genes, n_genes=15).fit(cohort, TRAIN)
     ids, values, mask = everything(encoder, cohort)
     assert ids.tolist() == [list(range(len(encoder.gene_names)))] * len(cohort.cells)
     assert mask.all()
     assert values.dtype == np.float32
-    np.testing.assert_allclose(values[train].mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(values[train].std(axis=0), 1, atol=1e-4)
+    np.testing.assert_allclose(values[rows].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(values[rows].std(axis=0), 1, atol=1e-4)
     log_values = dense(encoder, cohort).astype(np.float64)
-    expected = (log_values - log_values[train].mean(axis=0)) / log_values[train].std(axis=0)
+    expected = (log_values - log_values[rows].mean(axis=0)) / log_values[rows].std(axis=0)
     np.testing.assert_allclose(values, expected, atol=1e-4)
 
 
-def test_a_gene_silent_in_training_is_no_nan(cohort: Cohort, train: np.ndarray) -> None:
+def test_a_gene_silent_in_training_is_no_nan(cohort: Cohort, rows: np.ndarray) -> None:
     with_silent = replace(cohort, genes=cohort.genes.assign(highly_variable=True))
-    encoder = StandardisedPanel(genes="provided").fit(with_silent, train)
+    encoder = StandardisedPanel(genes="provided").fit(with_silent, TRAIN)
     values = everything(encoder, with_silent)[1]
     assert len(encoder.gene_names) == 40
     assert np.isfinite(values).all()
-    assert (values[train, -1] == 0).all()
+    assert (values[rows, -1] == 0).all()
     assert (values[:, -1] != 0).any()
 
 
-def test_a_gene_constant_in_training_is_centred_and_not_scaled(cohort: Cohort, train: np.ndarray) -> None:
-    logged = cohort.log_values.toarray()
-    logged[train, 0] = 1.1
-    constant = replace(
-        cohort, matrix=sp.csr_matrix(logged), expression=replace(cohort.expression, content="log")
-    )
-    values = everything(StandardisedPanel(genes="all").fit(constant, train), constant)[1]
+def test_a_gene_constant_in_training_is_centred_and_not_scaled(cohort: Cohort, rows: np.ndarray) -> None:
+    logged = builders.log_values(cohort)
+    logged[rows, 0] = 1.1
+    constant = builders.exchanged(cohort, logged, "log")
+    values = everything(StandardisedPanel(genes="all").fit(constant, TRAIN), constant)[1]
     np.testing.assert_allclose(values[:, 0], logged[:, 0] - 1.1, atol=1e-5)
 
 
-def test_standardised_values_are_clipped(cohort: Cohort, train: np.ndarray) -> None:
-    free = everything(StandardisedPanel(genes="all").fit(cohort, train), cohort)[1]
-    clipped = everything(StandardisedPanel(genes="all", clip=1.5).fit(cohort, train), cohort)[1]
+def test_standardised_values_are_clipped(cohort: Cohort) -> None:
+    free = everything(StandardisedPanel(genes="all").fit(cohort, TRAIN), cohort)[1]
+    clipped = everything(StandardisedPanel(genes="all", clip=1.5).fit(cohort, TRAIN), cohort)[1]
     assert abs(free).max() > 1.5
     np.testing.assert_array_equal(clipped, free.clip(-1.5, 1.5))
 
 
 @pytest.mark.parametrize("genes", ["all", "hvg"])
-def test_the_expressed_panel_is_the_dense_log_matrix(cohort: Cohort, train: np.ndarray, genes: str) -> None:
-    encoder = ExpressedPanel(genes=genes, n_genes=15).fit(cohort, train)
+def test_the_expressed_panel_is_the_dense_log_matrix(cohort: Cohort, genes: str) -> None:
+    encoder = ExpressedPanel(genes=genes, n_genes=15).fit(cohort, TRAIN)
     ids, values, mask = everything(encoder, cohort)
     expected = dense(encoder, cohort)
     rebuilt = np.zeros_like(expected)
@@ -107,40 +111,34 @@ def test_the_expressed_panel_is_the_dense_log_matrix(cohort: Cohort, train: np.n
     assert (ids[~mask] == 0).all()
 
 
-def test_the_panel_is_of_the_size_asked_for_and_in_the_order_of_the_file(
-    cohort: Cohort, train: np.ndarray
-) -> None:
-    names = ExpressedPanel(genes="hvg", n_genes=15).fit(cohort, train).gene_names
+def test_the_panel_is_of_the_size_asked_for_and_in_the_order_of_the_file(cohort: Cohort) -> None:
+    names = ExpressedPanel(genes="hvg", n_genes=15).fit(cohort, TRAIN).gene_names
     assert len(names) == 15
     assert names == [name for name in cohort.genes["name"] if name in names]
-    everyone = ExpressedPanel(genes="all").fit(cohort, train).gene_names
+    everyone = ExpressedPanel(genes="all").fit(cohort, TRAIN).gene_names
     assert everyone == cohort.genes["name"].tolist()[:-1]
 
 
-def test_the_files_own_panel_is_taken(cohort: Cohort, train: np.ndarray) -> None:
+def test_the_files_own_panel_is_taken(cohort: Cohort) -> None:
     chosen = cohort.genes["name"].isin(["GENE3", "GENE7"])
     marked = replace(cohort, genes=cohort.genes.assign(highly_variable=chosen))
-    assert ExpressedPanel(genes="provided").fit(marked, train).gene_names == ["GENE3", "GENE7"]
+    assert ExpressedPanel(genes="provided").fit(marked, TRAIN).gene_names == ["GENE3", "GENE7"]
     with pytest.raises(UserError, match="no 'highly_variable' column"):
-        ExpressedPanel(genes="provided").fit(cohort, train)
+        ExpressedPanel(genes="provided").fit(cohort, TRAIN)
 
 
-def changed_elsewhere(cohort: Cohort, train: np.ndarray) -> Cohort:
-    """The same cohort with other counts in every row that is not a training row."""
-    counts = cohort.matrix.toarray()
-    others = np.setdiff1d(np.arange(len(counts)), train)
+def changed_elsewhere(cohort: Cohort) -> Cohort:
+    """The same cohort with other counts in every nucleus of other than training donors."""
+    counts, others = builders.counts(cohort), cohort.rows_of(OTHERS)
     counts[others] = np.random.default_rng(1).poisson(30, (len(others), counts.shape[1]))
-    totals = counts.sum(axis=1, dtype=np.float64)
-    return replace(cohort, matrix=sp.csr_matrix(counts), cells=cohort.cells.assign(total=totals))
+    return builders.exchanged(cohort, counts)
 
 
 @every_panel
 @pytest.mark.parametrize("genes", ["all", "hvg"])
-def test_rows_outside_training_change_nothing(
-    cohort: Cohort, train: np.ndarray, panel: Panel, genes: str
-) -> None:
+def test_donors_outside_training_change_nothing(cohort: Cohort, panel: Panel, genes: str) -> None:
     first, second = (
-        panel(genes=genes, n_genes=15).fit(c, train) for c in (cohort, changed_elsewhere(cohort, train))
+        panel(genes=genes, n_genes=15).fit(c, TRAIN) for c in (cohort, changed_elsewhere(cohort))
     )
     assert first.gene_names == second.gene_names
     assert first.state().keys() == second.state().keys()
@@ -150,22 +148,77 @@ def test_rows_outside_training_change_nothing(
         np.testing.assert_array_equal(one, other)
 
 
-def test_training_rows_do_change_the_panel(cohort: Cohort, train: np.ndarray) -> None:
-    others = np.setdiff1d(np.arange(len(cohort.cells)), train)
-    first, second = (StandardisedPanel(n_genes=15).fit(cohort, rows) for rows in (train, others))
+def test_training_donors_do_change_the_panel(cohort: Cohort) -> None:
+    first, second = (StandardisedPanel(n_genes=15).fit(cohort, donors) for donors in (TRAIN, OTHERS))
     assert first.gene_names != second.gene_names
 
 
+def scanpys_choice(log_values: np.ndarray, n_genes: int) -> np.ndarray:
+    """The genes that scanpy marks, from log values in double precision."""
+    nuclei = ad.AnnData(sp.csr_matrix(log_values))
+    found = sc.pp.highly_variable_genes(nuclei, n_top_genes=n_genes, flavor="seurat", inplace=False)
+    return found["highly_variable"].to_numpy(bool)
+
+
+def per_10_000(seed: int, n_genes: int = 200) -> np.ndarray:
+    """Normalised values of 150 nuclei: a few genes far above the rest, so that some are alone in a bin."""
+    rng = np.random.default_rng(seed)
+    mean = np.exp(rng.normal(-1, 1.5, n_genes))
+    mean[:3] *= [300, 3000, 40_000]
+    counts = rng.poisson(mean * rng.gamma(rng.uniform(0.3, 3, n_genes), 1, (150, n_genes)))
+    return counts / counts.sum(axis=1, keepdims=True) * 1e4
+
+
+@pytest.mark.parametrize("n_genes", [1, 10, 60, 150])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("flat", ["none", "constant", "silent", "both"])
+def test_the_most_dispersed_genes_are_scanpys(seed: int, n_genes: int, flat: str) -> None:
+    values = per_10_000(seed)
+    if flat in ("constant", "both"):
+        values[:, 10:12] = [1.0, 8.0]  # of which scanpy's variance is exactly 0; rounding leaves others some
+    if flat in ("silent", "both"):
+        values[:, 20:24] = 0
+    mean, variance = values.mean(axis=0), values.var(axis=0, ddof=1)
+    bins = pd.cut(np.log1p(mean), 20).value_counts()
+    assert (bins == 1).any()
+    chosen = most_dispersed(mean, variance, n_genes)
+    np.testing.assert_array_equal(chosen, scanpys_choice(np.log1p(values), n_genes))
+    assert chosen.sum() >= n_genes
+    assert not chosen[variance == 0].any()
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Enough genes that few bins hold two: those are as far from their mean as each other."""
+    return builders.cohort(builders.atlas(5, 4, genes=300), tmp_path_factory.mktemp("wide"))
+
+
+@pytest.mark.parametrize("content", ["counts", "log"])
+@pytest.mark.parametrize("n_genes", [20, 100, 250])
+def test_the_panel_is_scanpys_on_the_training_nuclei(wide: Cohort, n_genes: int, content: str) -> None:
+    counts = builders.counts(wide).astype(np.float64)
+    counts[wide.rows_of(TRAIN), 7] = 0
+    logged = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    if content == "log":
+        logged = logged.astype(np.float32).astype(np.float64)
+    cohort = builders.exchanged(wide, counts if content == "counts" else logged, content)
+    mine = logged[wide.rows_of(TRAIN)]
+    expressed = mine.any(axis=0)
+    expected = wide.genes["name"].to_numpy()[expressed][scanpys_choice(mine[:, expressed], n_genes)]
+    assert expressed.sum() == 299
+    assert choose_genes(cohort, TRAIN, "hvg", n_genes, "seurat") == expected.tolist()
+
+
 @every_panel
-def test_a_restored_encoder_reads_as_the_fitted_one(cohort: Cohort, train: np.ndarray, panel: Panel) -> None:
-    fitted = panel(n_genes=15).fit(cohort, train)
+def test_a_restored_encoder_reads_as_the_fitted_one(cohort: Cohort, panel: Panel) -> None:
+    fitted = panel(n_genes=15).fit(cohort, TRAIN)
     restored = panel(n_genes=15).restore(fitted.gene_names, fitted.state())
     for one, other in zip(everything(fitted, cohort), everything(restored, cohort), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_file_without_a_gene_of_the_panel_is_refused(cohort: Cohort, train: np.ndarray) -> None:
-    fitted = ExpressedPanel(genes="all").fit(cohort, train)
+def test_a_file_without_a_gene_of_the_panel_is_refused(cohort: Cohort) -> None:
+    fitted = ExpressedPanel(genes="all").fit(cohort, TRAIN)
     other = replace(cohort, genes=cohort.genes.replace({"name": {"GENE4": "OTHER"}}))
     with pytest.raises(UserError, match="1 genes of the panel are not in this file: GENE4"):
         fitted.tokens(other)
@@ -184,8 +237,8 @@ def test_gathered_cells_are_padded_with_zeros() -> None:
 
 
 @pytest.fixture(scope="module")
-def loader(cohort: Cohort, train: np.ndarray) -> Callable[..., Loader]:
-    encoder = ExpressedPanel(n_genes=15).fit(cohort, train)
+def loader(cohort: Cohort) -> Callable[..., Loader]:
+    encoder = ExpressedPanel(n_genes=15).fit(cohort, TRAIN)
     tokens, label = encoder.tokens(cohort), cohort.cells["label"].to_numpy()
     metadata, donor = np.arange(2.0 * len(label)).reshape(-1, 2), cohort.cells["donor"].to_numpy(str)
 
@@ -281,9 +334,9 @@ def test_shares_by_donor_take_as_many_each_and_repeat_only_the_last_cell(
 
 
 def test_a_nucleus_without_a_gene_of_the_panel_is_an_empty_set(cohort: Cohort) -> None:
-    counts = cohort.matrix.toarray()
+    counts = builders.counts(cohort)
     counts[0, :30] = 0
-    bare = replace(cohort, matrix=sp.csr_matrix(counts))
+    bare = builders.exchanged(cohort, counts)
     panel = [f"GENE{i}" for i in range(10)]
     encoder = ExpressedPanel().restore(panel, {})
     label, donor = bare.cells["label"].to_numpy(), bare.cells["donor"].to_numpy(str)

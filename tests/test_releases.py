@@ -16,7 +16,7 @@ from anndata.io import write_elem
 
 from oligo_ad.config import MetadataConfig
 from oligo_ad.data.atlas import open_atlas
-from oligo_ad.data.cohort import Cohort, build, gene_names
+from oligo_ad.data.cohort import Cohort, gene_names
 from oligo_ad.data.metadata import read_covariates
 from tests import builders
 
@@ -148,8 +148,7 @@ every_release = pytest.mark.parametrize("release", [dream, allen, cellxgene], id
 
 
 def read(release: Release, folder: Path) -> Cohort:
-    with open_atlas(release(folder)) as atlas:
-        return build(atlas, builders.configuration().data)
+    return builders.read(release(folder))
 
 
 @every_release
@@ -157,7 +156,7 @@ def test_counts_donors_and_labels_are_those_of_the_source(release: Release, tmp_
     cohort, source = read(release, tmp_path), nuclei()
     wanted = source[source.obs["level"].isin(list(TAKEN)) & (source.obs["type"] == "Oligodendrocyte")]
     assert cohort.expression.content == "counts"
-    np.testing.assert_array_equal(cohort.matrix.toarray(), wanted.X.toarray())
+    np.testing.assert_array_equal(builders.counts(cohort), wanted.X.toarray())
     assert cohort.cells["barcode"].tolist() == wanted.obs_names.tolist()
     assert cohort.cells["donor"].tolist() == wanted.obs["donor"].tolist()
     assert cohort.cells["label"].tolist() == (wanted.obs["level"] == "High").astype(int).tolist()
@@ -170,7 +169,7 @@ def test_values_are_normalised_from_the_counts(release: Release, tmp_path: Path)
     cohort = read(release, tmp_path)
     assert "as recomputed" in cohort.expression.says
     expected = logged(nuclei())[cohort.cells["barcode"]].X
-    assert abs(cohort.log_values - expected).max() < 1e-5
+    assert abs(builders.log_values(cohort) - expected).max() < 1e-5
 
 
 @every_release
@@ -217,10 +216,11 @@ def test_the_usual_covariates_are_found(release: Release, tmp_path: Path) -> Non
 
 def test_columns_with_a_slash_in_their_name_are_read(tmp_path: Path) -> None:
     first_of_three = nuclei().obs["number"].to_numpy() % 3 == 0
-    with open_atlas(dream(tmp_path)) as atlas:
+    path = dream(tmp_path)
+    with open_atlas(path) as atlas:
         assert set(NESTED) <= set(atlas.columns)
         assert (atlas.column(NESTED[0]).to_numpy() == "Yes").tolist() == first_of_three.tolist()
-        cohort = build(atlas, builders.configuration().data)
+    cohort = builders.read(path)
     assert cohort.donors[f"obs:{NESTED[0]}"].tolist() == ["Yes", "No", "No"] * 3
     config = MetadataConfig(columns=("Hispanic/Latino",), fusion={}, allow_label_derived=False)
     assert (

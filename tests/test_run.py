@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def settings(path: Path, *overrides: str) -> Config:
-    return configuration(f"data.path={path}", f"cache={path.parent / 'cache'}", *overrides)
+    return configuration(f"data.path={path}", f"cache.dir={path.parent / 'cache'}", *overrides)
 
 
 def predictions(folder: Path) -> pd.DataFrame:
@@ -54,7 +54,7 @@ def test_a_simulated_run_leaves_every_file_and_each_says_so(tmp_path: Path) -> N
         "split.folds=2",
         "metadata=on",
         "tracker=tensorboard",
-        f"cache={tmp_path / 'cache'}",
+        f"cache.dir={tmp_path / 'cache'}",
     )
     headline = experiment.run(config, tmp_path / "run")
     left = {file.name for file in (tmp_path / "run").iterdir()}
@@ -106,7 +106,7 @@ def test_a_saved_model_predicts_as_it_did_in_its_run(path: Path, tmp_path: Path)
     config = settings(path, "metadata=on", "metadata.columns=[age,sex]")
     experiment.run(config, tmp_path / "run")
     trained = load_checkpoint(tmp_path / "run/model.safetensors")
-    cohort = load_cohort(config.data, Path(config.cache))
+    cohort = load_cohort(config.data, Path(config.cache.dir))
     raw = pd.DataFrame(
         {"age": cohort.donors["obs:Age at Death"]}
         | {f"sex={sex}": (cohort.donors["obs:Sex"] == sex) * 1.0 for sex in ("Female", "Male")}
@@ -165,6 +165,42 @@ def test_the_learning_rate_follows_the_optimizer_step_whatever_is_accumulated(
         experiment.run(config, tmp_path / name)
     assert rates[0] == pytest.approx(rates[1])
     assert rates[0][-1] < rates[0][0]
+
+
+def test_prepare_makes_the_cohort_that_a_run_then_finds_and_trains_nothing(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object) -> None:
+        pytest.fail("it trains")
+
+    monkeypatch.setattr(experiment, "train_fold", train)
+    assert experiment.run(settings(path, "task=prepare"), tmp_path / "run") is None
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr("oligo_ad.data.cache.build", lambda *_: pytest.fail("it builds again"))
+    assert len(load_cohort(settings(path).data, tmp_path / "cache").cells) == 180
+
+
+def test_a_mistake_in_the_data_is_told_by_prepare(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="quality control"):
+        experiment.run(settings(path, "task=prepare", "data.min_nuclei=500"), tmp_path / "run")
+
+
+def test_the_cache_is_shown_and_cleared_without_any_data(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment.run(settings(path, "task=prepare"), tmp_path / "run")
+    path.unlink()
+    capsys.readouterr()
+    assert experiment.run(settings(path, "task=cache"), tmp_path / "run") is None
+    shown = capsys.readouterr().out
+    assert f"cache.dir={tmp_path / 'cache'}" in shown
+    assert "180 nuclei x 60 genes of atlas.h5ad" in shown
+    assert experiment.run(settings(path, "task=clear_cache"), tmp_path / "run") is None
+    assert f"removed from {tmp_path / 'cache'}" in capsys.readouterr().out
+    assert {left.suffix for left in (tmp_path / "cache").iterdir()} <= {".lock"}
+    experiment.run(settings(path, "task=cache"), tmp_path / "run")
+    assert "nuclei x" not in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def settings(path: Path, cache: Path) -> Config:
     return configuration(
         f"data.path={path}",
-        f"cache={cache / 'cache'}",
+        f"cache.dir={cache / 'cache'}",
         "metadata=on",
         "model.network.hidden=[32,16]",
         "metadata.columns=[age,sex]",
@@ -100,7 +100,7 @@ def check_that_fitting_never_sees_a_test_donor(run: Run, monkeypatch: pytest.Mon
     )
 
     def spy_on_panel(self, cohort, train):  # type: ignore[no-untyped-def]
-        seen.update(cohort.cells["donor"].iloc[train])
+        seen.update(train)
         return panel_fit(self, cohort, train)
 
     def spy_on_metadata(values, train):  # type: ignore[no-untyped-def]
@@ -132,7 +132,7 @@ def check_that_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(experiment, "fit", spy)
     path = write(atlas(seed=4), tmp_path)
-    overrides = ("fit.epochs=6", "fit.patience=6", "fit.optimizer.lr=0.01", f"cache={tmp_path / 'c'}")
+    overrides = ("fit.epochs=6", "fit.patience=6", "fit.optimizer.lr=0.01", f"cache.dir={tmp_path / 'c'}")
     experiment.run(
         configuration(f"data.path={path}", "evaluation.baselines=false", *overrides), tmp_path / "best"
     )
@@ -163,7 +163,7 @@ def test_an_encoder_fitted_on_all_nuclei_is_caught(run: Run, monkeypatch: pytest
     monkeypatch.setattr(
         StandardisedPanel,
         "fit",
-        lambda self, cohort, train: honest(self, cohort, np.arange(len(cohort.cells))),
+        lambda self, cohort, train: honest(self, cohort, tuple(cohort.donors.index)),
     )
     with pytest.raises(AssertionError):
         check_that_a_ruined_test_donor_changes_nothing_else(run)

@@ -1,12 +1,14 @@
-"""An h5ad file, opened with suspicion and read in pieces: never the whole matrix.
+"""An h5ad file or zarr store, opened with suspicion and read in pieces: never a whole matrix.
 
 The file is somebody else's: links out of it are not followed, and shapes, row pointers and column
 indices are checked before they are used, since a wrong index crashes the libraries that trust it.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,34 +16,37 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata.io import read_elem
 
+from oligo_ad.data.rows import Damaged, csc_reader, csr_reader, dense_reader, read_rows
 from oligo_ad.errors import UserError, listing, nearest
 
-# Nonzeros read at once; with values and indices about 64 MB.
-WINDOW = 8_000_000
+log = logging.getLogger(__name__)
+
+WORDS = 1 << 17  # entries of obs that are read at once
 
 
 class Atlas:
-    """An open h5ad. Rows are nuclei (obs), columns genes (var).
+    """An open h5ad or zarr store. Rows are nuclei (obs), columns genes (var).
 
     `path` the file; `n_obs` its nuclei; `columns` its obs columns, those with a '/' in their name
     (stored as nested groups) included; `simulated` whether `data=demo` wrote it; `matrices` the names
     of its matrices: X, raw/X, layers/….
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: h5py.File, descriptor: int | None) -> None:
         self.path = path
-        self._file = file
+        self._file, self._descriptor = file, descriptor
         with self._reading("obs"):
             self.columns: list[str] = [str(name) for name in file["obs"].attrs["column-order"]]
-        self.n_obs = len(self._index("obs"))
+            self._barcodes = file["obs"][file["obs"].attrs["_index"]]
+            self.n_obs = int(_codes(self._barcodes).shape[0])
         self.simulated = "SIMULATED" in file.get("uns", ())
         present = [name for name in ("X", "raw/X") if name in file]
         self.matrices = present + [f"layers/{name}" for name in file.get("layers", ())]
         if self.n_obs == 0:
             raise UserError(f"{path} holds no nuclei (obs is empty).")
 
-    def column(self, name: str) -> pd.Series:
-        """One obs column, one entry a nucleus.
+    def column(self, name: str, rows: np.ndarray | None = None) -> pd.Series:
+        """One obs column, an entry for every nucleus or for those in `rows` (sorted).
 
         Raises:
             UserError: there is no such column, or its length is not the number of nuclei.
@@ -52,10 +57,12 @@ class Atlas:
                 f"Its columns: {listing(self.columns, 40)}."
             )
         with self._reading(f"obs column '{name}'"):
-            values = pd.Series(read_elem(self._file["obs"][name]), name=name)
-        if len(values) != self.n_obs:
+            stored = self._file["obs"][name]
+            n_stored = _codes(stored).shape[0]
+            values = None if n_stored != self.n_obs else pd.Series(_entries(stored, rows), name=name)
+        if values is None:
             raise UserError(
-                f"obs column '{name}' of {self.path.name} has {len(values)} entries for "
+                f"obs column '{name}' of {self.path.name} has {n_stored} entries for "
                 f"{self.n_obs} nuclei: the file is damaged."
             )
         return values
@@ -64,9 +71,10 @@ class Atlas:
         """The first of `names` that is an obs column."""
         return next((name for name in names if name in self.columns), None)
 
-    def barcodes(self) -> np.ndarray:
-        """The names of the nuclei [n_obs]."""
-        return self._index("obs").astype(str)
+    def barcodes(self, rows: np.ndarray) -> np.ndarray:
+        """The names of some nuclei, by their rows (sorted)."""
+        with self._reading("obs"):
+            return np.asarray(_entries(self._barcodes, rows), object).astype(str)
 
     def var(self, matrix: str) -> pd.DataFrame:
         """The genes of a matrix: its var, with the gene names as index."""
@@ -85,7 +93,7 @@ class Atlas:
         """Nuclei and genes as the file declares them, checked against obs and var."""
         node = self._file[matrix]
         with self._reading(matrix):
-            declared = node.shape if isinstance(node, h5py.Dataset) else node.attrs["shape"]
+            declared = node.shape if hasattr(node, "shape") else node.attrs["shape"]
             shape = (int(declared[0]), int(declared[1]))
         expected = (self.n_obs, len(self.var(matrix)))
         if shape != expected:
@@ -101,60 +109,31 @@ class Atlas:
         rows = np.unique(np.concatenate([np.arange(s, min(s + n // 3, self.n_obs)) for s in starts]))
         return sp.vstack(list(self.rows(matrix, rows)), format="csr")
 
-    def rows(self, matrix: str, rows: np.ndarray) -> Iterator[sp.csr_matrix]:
-        """The given rows (sorted), in blocks of bounded size; values are checked to be finite.
+    def rows(self, matrix: str, rows: np.ndarray, tell: bool = False) -> Iterator[sp.csr_matrix]:
+        """The given rows (sorted) in blocks of bounded size: finite, canonical, without stored zeros.
 
-        A CSC matrix has no rows to seek, and is held whole.
+        With `tell`, the log says where the storage of the matrix forces a slower way of reading.
         """
-        n_genes = self.shape(matrix)[1]
-        readers = {"csr_matrix": self._csr_rows, "csc_matrix": self._csc_rows}
-        read = readers.get(self.layout(matrix), self._dense_rows)
-        blocks = read(matrix, np.asarray(rows), n_genes)
+        shape = self.shape(matrix)
+        node, rows = self._file[matrix], np.asarray(rows)
+        with self._reading(matrix):
+            match self.layout(matrix):
+                case "csr_matrix":
+                    reader = csr_reader(node, shape, rows, self._descriptor)
+                case "csc_matrix":
+                    reader = csc_reader(node, shape, rows)
+                case _:
+                    reader = dense_reader(node, rows)
+        if tell:
+            for slower in reader.says:
+                log.info("%s of %s is %s", matrix, self.path.name, slower)
+        blocks = read_rows(reader)
         while True:
             with self._reading(matrix):
                 block = next(blocks, None)
             if block is None:
                 return
-            if not np.isfinite(block.data).all():
-                raise UserError(f"{matrix} of {self.path.name} holds NaN or infinite values.")
             yield block
-
-    def _csr_rows(self, matrix: str, rows: np.ndarray, n_genes: int) -> Iterator[sp.csr_matrix]:
-        group = self._file[matrix]
-        indptr = group["indptr"][:].astype(np.int64)
-        self._check_indptr(matrix, indptr, group)
-        for chosen in _windows(indptr, rows):
-            first, last = indptr[chosen[0]], indptr[chosen[-1] + 1]
-            indices = group["indices"][first:last]
-            if len(indices) and (indices.min() < 0 or indices.max() >= n_genes):
-                raise UserError(
-                    f"{matrix} of {self.path.name} names a gene beyond its {n_genes}: "
-                    "its column indices are damaged."
-                )
-            span = indptr[chosen[0] : chosen[-1] + 2] - first
-            parts = (group["data"][first:last], indices, span)
-            yield sp.csr_matrix(parts, shape=(len(span) - 1, n_genes))[chosen - chosen[0]]
-
-    def _csc_rows(self, matrix: str, rows: np.ndarray, n_genes: int) -> Iterator[sp.csr_matrix]:
-        whole = read_elem(self._file[matrix])
-        whole.check_format(full_check=True)
-        yield whole.tocsr()[rows]
-
-    def _dense_rows(self, matrix: str, rows: np.ndarray, n_genes: int) -> Iterator[sp.csr_matrix]:
-        step = max(1, WINDOW // n_genes)
-        for start in range(0, len(rows), step):
-            yield sp.csr_matrix(self._file[matrix][rows[start : start + step]])
-
-    def _check_indptr(self, matrix: str, indptr: np.ndarray, group: h5py.Group) -> None:
-        stored = len(group["data"])
-        sound = len(indptr) == self.n_obs + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
-        if not (sound and indptr[-1] == stored == len(group["indices"])):
-            raise UserError(f"the row pointers of {matrix} in {self.path.name} are damaged.")
-
-    def _index(self, frame: str) -> np.ndarray:
-        with self._reading(frame):
-            group = self._file[frame]
-            return read_elem(group[group.attrs["_index"]])
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -163,6 +142,8 @@ class Atlas:
             yield
         except UserError:
             raise
+        except Damaged as error:
+            raise UserError(f"{what} of {self.path.name} {error}.") from None
         except Exception as error:  # h5py and anndata raise all kinds over damaged files
             said = str(error.args[0] if error.args else error).splitlines()[0]
             raise UserError(f"{what} of {self.path.name} cannot be read, it is damaged: {said}") from None
@@ -170,17 +151,24 @@ class Atlas:
 
 @contextmanager
 def open_atlas(path: str | Path) -> Iterator[Atlas]:
-    """Open an h5ad for reading.
+    """Open an h5ad file or a zarr store for reading.
 
     Raises:
-        UserError: it is missing, unreadable, no AnnData file, or reaches outside itself.
+        UserError: it is missing, unreadable, no AnnData, or reaches outside itself.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
-        raise UserError(f"{path} is a directory; data.path takes an .h5ad file.")
     if not path.exists():
         near = nearest(path.name, (p.name for p in path.parent.glob("*.h5ad")))
         raise UserError(f"there is no file {path}.{near} Give it as data.path=/path/to/file.h5ad.")
+    with _open_zarr(path) if path.is_dir() else _open_h5ad(path) as (file, descriptor):
+        if missing := [part for part in ("obs", "var", "X") if part not in file]:
+            raise UserError(f"{path} holds no AnnData: it has no {' and no '.join(missing)}.")
+        yield Atlas(path, file, descriptor)
+
+
+@contextmanager
+def _open_h5ad(path: Path) -> Iterator[tuple[h5py.File, int]]:
+    """The file, and a descriptor to read it by position."""
     try:
         file = h5py.File(path)
     except PermissionError:
@@ -190,11 +178,25 @@ def open_atlas(path: str | Path) -> Iterator[Atlas]:
             f"{path} ({path.stat().st_size} bytes) is not a readable h5ad file: {error}. "
             "Is the download complete?"
         ) from None
-    with file:
+    with file, path.open("rb", buffering=0) as raw:
         _refuse_foreign(file, path)
-        if missing := [part for part in ("obs", "var", "X") if part not in file]:
-            raise UserError(f"{path} is HDF5 but no AnnData file: it has no {' and no '.join(missing)}.")
-        yield Atlas(path, file)
+        yield file, raw.fileno()
+
+
+@contextmanager
+def _open_zarr(path: Path) -> Iterator[tuple[Any, None]]:
+    """The root of a zarr store, which answers like an open HDF5 file."""
+    if not any((path / name).exists() for name in ("zarr.json", ".zgroup")):
+        raise UserError(f"{path} is a directory, but no zarr store; data.path takes an .h5ad file or one.")
+    try:
+        import zarr
+
+        store = zarr.open_group(path, mode="r")
+    except ImportError:
+        raise UserError(f"{path} is a zarr store: pip install zarr.") from None
+    except Exception as error:  # zarr raises all kinds over damaged stores
+        raise UserError(f"{path} is not a readable zarr store: {error}.") from None
+    yield store, None
 
 
 def _refuse_foreign(file: h5py.File, path: Path) -> None:
@@ -221,11 +223,22 @@ def _refuse_foreign(file: h5py.File, path: Path) -> None:
                 )
 
 
-def _windows(indptr: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Cut sorted rows into runs that span at most `WINDOW` nonzeros of the file (or one row)."""
-    start = 0
-    while start < len(rows):
-        limit = indptr[rows[start]] + WINDOW
-        stop = max(start + 1, int(np.searchsorted(indptr[rows + 1], limit, side="right")))
-        yield rows[start:stop]
-        start = stop
+def _codes(stored: Any) -> Any:
+    """The array of a stored column that has an entry a nucleus."""
+    if hasattr(stored, "shape"):
+        return stored
+    return stored["codes" if "codes" in stored else "values"]
+
+
+def _entries(stored: Any, rows: np.ndarray | None) -> Any:
+    """A stored column, or some entries of it: words are read in pieces, for a million fill memory."""
+    if rows is None or not hasattr(stored, "shape"):
+        values = read_elem(stored)
+        return values if rows is None else values[rows]
+    is_text = isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype)
+    words = stored.asstr() if is_text else stored
+    pieces = [
+        words[first : first + WORDS][rows[(rows >= first) & (rows < first + WORDS)] - first]
+        for first in range(0, stored.shape[0], WORDS)
+    ]
+    return np.concatenate(pieces)

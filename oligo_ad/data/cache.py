@@ -7,28 +7,35 @@ checksum when read, and published by rename, so that a broken build is never tru
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from filelock import FileLock
 
 from oligo_ad.config import DataConfig, SimulationConfig
-from oligo_ad.data.atlas import open_atlas
+from oligo_ad.data.atlas import Atlas, open_atlas
 from oligo_ad.data.cohort import Cohort, build
 from oligo_ad.data.expression import Expression
+from oligo_ad.data.matrix import open_matrix
+from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
 
 log = logging.getLogger(__name__)
 
-ARRAYS = ("data", "indices", "indptr")
 FRAMES = ("cells", "genes", "donors", "flow", "excluded")
+# What a build that broke off, or a check that failed, leaves behind.
+LEFT = {".partial": "unfinished", ".damaged": "damaged, set aside"}
+MADE = re.compile(r"cohort-[0-9a-f]{16}(\.partial|\.damaged)?|SIMULATED-[0-9a-f]{12}\.(h5ad|partial)")
+SUMS, MANIFEST = "sums.npy", "manifest.json"
 
 
 def load_cohort(config: DataConfig, cache: Path) -> Cohort:
@@ -44,9 +51,10 @@ def load_cohort(config: DataConfig, cache: Path) -> Cohort:
             if folder.exists() and (cohort := _read(folder)):
                 log.info("cohort: %s nuclei from the cache %s", f"{len(cohort.cells):,}", folder)
                 return cohort
-            cohort = build(atlas, config)
-            _publish(cohort, folder)
-    log.info("cohort: %s nuclei prepared into %s", f"{len(cohort.cells):,}", folder)
+            cohort = _build(atlas, config, folder)
+    log.info(
+        "cohort: %s nuclei prepared into %s (%s)", f"{len(cohort.cells):,}", folder, megabytes(size(folder))
+    )
     return cohort
 
 
@@ -87,7 +95,7 @@ def _locked(cache: Path, what: Path) -> Iterator[None]:
         with FileLock(f"{what}.lock"):
             yield
     except OSError as error:
-        raise UserError(f"the cache {cache} cannot be used: {error}. Choose cache=DIR.") from error
+        raise UserError(f"the cache {cache} cannot be used: {error}. Choose cache.dir=DIR.") from error
 
 
 def _code() -> str:
@@ -97,33 +105,49 @@ def _code() -> str:
 
 
 def _key(path: Path, config: DataConfig) -> str:
-    """Fingerprint of the file (size, time, both ends) and of the choices that shape the cohort."""
-    stat = path.stat()
-    digest = hashlib.sha256(f"{_code()} {stat.st_size} {stat.st_mtime_ns}".encode())
-    with path.open("rb") as file:
-        digest.update(file.read(1 << 20))
-        file.seek(max(0, stat.st_size - (1 << 20)))
-        digest.update(file.read())
+    """Fingerprint of the file and of the choices that shape the cohort."""
+    digest = hashlib.sha256(_code().encode())
+    for part in _fingerprint(path):
+        digest.update(part)
     choices = {k: v for k, v in asdict(config).items() if k not in ("name", "path", "simulation")}
     digest.update(json.dumps(choices, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
-def _publish(cohort: Cohort, folder: Path) -> None:
-    """Write beside `folder`, then rename: the folder exists only when it is whole."""
+def _fingerprint(path: Path) -> Iterator[bytes]:
+    """Size, time and both ends of a file; names, sizes and times of all files of a zarr store."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        stat = file.stat()
+        yield f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}".encode()
+    if path.is_file():
+        with path.open("rb") as opened:
+            yield opened.read(1 << 20)
+            opened.seek(max(0, path.stat().st_size - (1 << 20)))
+            yield opened.read()
+
+
+def _build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
+    """Build beside `folder`, then rename: the folder exists only when it is whole."""
     staging = folder.with_suffix(".partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    few_genes = cohort.matrix.shape[1] <= np.iinfo(np.uint16).max
-    for name in ARRAYS:
-        array = getattr(cohort.matrix, name)
-        np.save(
-            staging / f"{name}.npy", array.astype(np.uint16) if name == "indices" and few_genes else array
-        )
+    try:
+        cohort = build(atlas, config, staging)
+        _describe(cohort, staging)
+        staging.rename(folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return cohort
+
+
+def _describe(cohort: Cohort, folder: Path) -> None:
+    """Everything of a cohort beside its matrix, and a manifest with the checksum of every file."""
+    np.save(folder / SUMS, cohort.sums.values)
     for name in FRAMES:
-        getattr(cohort, name).to_parquet(staging / f"{name}.parquet")
+        getattr(cohort, name).to_parquet(folder / f"{name}.parquet")
     manifest = {
-        "files": {file.name: _checksum(file) for file in sorted(staging.iterdir())},
+        "files": _checksums(sorted(folder.iterdir())),
         "shape": cohort.matrix.shape,
         "expression": asdict(cohort.expression),
         "simulated": cohort.simulated,
@@ -131,17 +155,17 @@ def _publish(cohort: Cohort, folder: Path) -> None:
         "notes": cohort.notes,
     }
     manifest["manifest"] = _checksum_of(manifest)
-    (staging / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    staging.rename(folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def _read(folder: Path) -> Cohort | None:
     """The cohort in `folder`; None, after setting the folder aside, where it is damaged."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
         if manifest.pop("manifest") != _checksum_of(manifest):
-            raise ValueError("manifest.json changed since it was written")
-        if wrong := [n for n, sum_ in manifest["files"].items() if _checksum(folder / n) != sum_]:
+            raise ValueError(f"{MANIFEST} changed since it was written")
+        found = _checksums([folder / name for name in manifest["files"]])
+        if wrong := [name for name, checksum in manifest["files"].items() if found[name] != checksum]:
             raise ValueError(f"{', '.join(wrong)} changed since it was written")
     except (OSError, ValueError, KeyError) as error:
         aside = folder.with_suffix(".damaged")
@@ -149,10 +173,9 @@ def _read(folder: Path) -> Cohort | None:
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
         return None
-    arrays = [np.load(folder / f"{name}.npy") for name in ARRAYS]
-    matrix = sp.csr_matrix((arrays[0], arrays[1].astype(np.int32), arrays[2]), manifest["shape"])
     return Cohort(
-        matrix=matrix,
+        matrix=open_matrix(folder, manifest["shape"][1]),
+        sums=DonorSums(np.load(folder / SUMS)),
         expression=Expression(**manifest["expression"]),
         simulated=manifest["simulated"],
         about=manifest["about"],
@@ -162,9 +185,77 @@ def _read(folder: Path) -> Cohort | None:
 
 
 def _checksum_of(manifest: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _checksum(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "blake2b").hexdigest()[:32]
+def _checksums(files: list[Path]) -> dict[str, str]:
+    """By name. SHA-256: processors compute it faster than the newer digests of the standard library."""
+
+    def checksum(file: Path) -> str:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip((file.name for file in files), pool.map(checksum, files), strict=True))
+
+
+def describe(cache: Path) -> str:
+    """What a cache holds, a line each, and how large it is."""
+    lines, total = [f"cache.dir={cache}"], 0
+    for path in _made(cache):
+        with _locked(cache, _owner(path)):
+            if not path.exists():
+                continue
+            total += size(path)
+            written = datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+            lines.append(f"  {megabytes(size(path)):>12}  {written}  {path.name:<32} {_about(path)}")
+    return "\n".join(
+        [*lines, f"  {megabytes(total):>12}  in all; `python run.py task=clear_cache` removes it"]
+    )
+
+
+def clear(cache: Path) -> str:
+    """Remove everything that was made in a cache, and nothing else; what runs have open stays readable."""
+    freed = 0
+    for path in _made(cache):
+        with _locked(cache, _owner(path)):
+            # What was unfinished when it was listed may have been finished or removed meanwhile.
+            if path.exists():
+                freed += size(path)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return f"{megabytes(freed)} removed from {cache}"
+
+
+def size(path: Path) -> int:
+    """Bytes of a file or of a folder's files."""
+    return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+
+
+def megabytes(n_bytes: int) -> str:
+    """Bytes as a reader likes them."""
+    return f"{n_bytes / 1e6:,.1f} MB"
+
+
+def _made(cache: Path) -> list[Path]:
+    """What this module made: a folder is the user's, who may keep other things in it."""
+    return sorted(path for path in cache.glob("*") if MADE.fullmatch(path.name))
+
+
+def _owner(path: Path) -> Path:
+    """The finished name of what is unfinished or set aside: its lock is the one to take."""
+    if path.suffix not in LEFT:
+        return path
+    return path.with_suffix(".h5ad" if path.name.startswith("SIMULATED") else "")
+
+
+def _about(path: Path) -> str:
+    if path.suffix in LEFT:
+        return LEFT[path.suffix]
+    if path.is_file():
+        return "simulated atlas"
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        nuclei, genes = manifest["shape"]
+        return f"{nuclei:,} nuclei x {genes:,} genes of {manifest['about']['file']}"
+    except (OSError, ValueError, KeyError):
+        return "damaged"

@@ -1,36 +1,41 @@
 """The cohort: the chosen nuclei with their counts, genes and donors, before anything is fitted."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata.utils import make_index_unique
-from tqdm import tqdm
 
 from oligo_ad.config import DataConfig
 from oligo_ad.data import selection
 from oligo_ad.data.atlas import Atlas
-from oligo_ad.data.expression import Expression, find_expression, log_normalise, require
+from oligo_ad.data.expression import TARGET, Expression, find_expression, log_normalise, require
+from oligo_ad.data.matrix import CellMatrix, MatrixWriter
+from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
+from oligo_ad.progress import progress
 
 
 @dataclass(frozen=True)
 class Cohort:
     """Everything the protocol works on; nothing here was fitted on anything.
 
-    `matrix` [cells, genes] float32, counts or log values as `expression.content` says.
+    `matrix` [cells, genes], counts or log values as `expression.content` says.
     `cells`: barcode, donor, label (0/1), total (counts), n_genes, and for a simulated file `truth`.
     `genes`: name (unique), symbol, ensembl, and `highly_variable` where the file has it.
     `donors`: indexed by donor id; label, nuclei, every donor-level obs column of the file.
+    `sums`: of each gene over each donor's nuclei.
     `flow`: donors and nuclei by step and class. `about`: facts for the report.
     """
 
-    matrix: sp.csr_matrix
+    matrix: CellMatrix
     cells: pd.DataFrame
     genes: pd.DataFrame
     donors: pd.DataFrame
+    sums: DonorSums
     flow: pd.DataFrame
     excluded: pd.DataFrame
     expression: Expression
@@ -38,55 +43,58 @@ class Cohort:
     about: dict[str, str]
     notes: tuple[str, ...]
 
-    @cached_property
-    def log_values(self) -> sp.csr_matrix:
-        """Log-normalised expression [cells, genes], float32, of every nucleus by itself."""
+    def log_values(self, genes: np.ndarray) -> sp.csr_matrix:
+        """Log-normalised expression [cells, len(genes)] float32, of every nucleus by itself."""
+        values = self.matrix.columns(genes)
         if self.expression.content == "log":
-            return self.matrix
-        return log_normalise(self.matrix, self.cells["total"].to_numpy())
+            return values
+        return log_normalise(values, self.cells["total"].to_numpy())
 
     def rows_of(self, donors: tuple[str, ...]) -> np.ndarray:
         """Rows of all nuclei of these donors, sorted."""
         return np.flatnonzero(self.cells["donor"].isin(donors).to_numpy())
 
 
-def build(atlas: Atlas, config: DataConfig) -> Cohort:
-    """Select nuclei, read their rows, drop poor nuclei and donors with too few."""
+def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
+    """Select nuclei, write their rows into a folder, drop poor nuclei and donors with too few."""
     chosen = selection.select(atlas, config)
     expression = find_expression(atlas, config.counts)
     var = atlas.var(expression.matrix)
-    matrix = _read_rows(atlas, expression, chosen.rows)
-    n_genes = np.diff(matrix.indptr)
-    total = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    donors, donor_code = np.unique(chosen.donor, return_inverse=True)
+    writer, sums = MatrixWriter(folder, len(var)), DonorSums.zeros(len(donors), len(var))
+    totals, n_genes = [], []
+    for first, block in _read(atlas, expression, chosen.rows):
+        length = np.diff(block.indptr)
+        total = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        good = length >= max(1, config.min_genes)
+        rich = block if good.all() else block[good]
+        scale = TARGET / np.maximum(total[good], 1) if expression.content == "counts" else None
+        sums.add(rich, scale, donor_code[first : first + len(total)][good])
+        writer.append(block)
+        totals.append(total)
+        n_genes.append(length)
     cells = pd.DataFrame(
         {
-            "barcode": atlas.barcodes()[chosen.rows],
+            "barcode": atlas.barcodes(chosen.rows),
             "donor": chosen.donor,
             "label": chosen.label,
-            "total": total if expression.content == "counts" else np.nan,
-            "n_genes": n_genes,
+            "total": np.concatenate(totals) if expression.content == "counts" else np.nan,
+            "n_genes": np.concatenate(n_genes),
         }
     )
     if "SIMULATED affected" in atlas.columns:
-        cells["truth"] = atlas.column("SIMULATED affected").to_numpy()[chosen.rows].astype(float)
-    good = (n_genes >= max(1, config.min_genes)).astype(bool)
-    enough = cells[good].groupby("donor")["label"].size() >= config.min_nuclei
-    good &= cells["donor"].isin(enough.index[enough]).to_numpy()
-    after = f"quality (≥ {config.min_genes} genes, ≥ {config.min_nuclei} nuclei a donor)"
+        cells["truth"] = atlas.column("SIMULATED affected", chosen.rows).to_numpy(float)
+    good = _good(cells, config)
     cells = cells[good].reset_index(drop=True)
     classes = cells["label"].map({1: "positive", 0: "negative"})
+    after = f"quality (≥ {config.min_genes} genes, ≥ {config.min_nuclei} nuclei a donor)"
     flow = pd.concat([chosen.flow, selection.count(after, cells.assign(**{"class": classes}))])
-    names = {"positive": config.positive, "negative": config.negative}
-    if lost := [", ".join(values) for name, values in names.items() if name not in set(classes)]:
-        raise UserError(
-            f"quality control leaves no nucleus of {' and none of '.join(lost)}: none with data.min_genes="
-            f"{config.min_genes} genes in a donor of data.min_nuclei={config.min_nuclei} nuclei. Lower them."
-        )
     return Cohort(
-        matrix=matrix[good],
+        matrix=writer.close(good),
         cells=cells,
         genes=gene_names(var),
-        donors=_donors(atlas, chosen, good, cells),
+        donors=_donors(atlas, chosen.rows[good], cells),
+        sums=sums.of(np.isin(donors, cells["donor"])),
         flow=flow.reset_index(drop=True),
         excluded=chosen.excluded,
         expression=expression,
@@ -105,17 +113,33 @@ def build(atlas: Atlas, config: DataConfig) -> Cohort:
     )
 
 
-def _read_rows(atlas: Atlas, expression: Expression, rows: np.ndarray) -> sp.csr_matrix:
-    """The chosen rows; every value is checked, not those of a sample only."""
-    blocks = []
-    with tqdm(total=len(rows), desc="reading", unit=" nuclei", disable=None, leave=False) as progress:
-        for block in atlas.rows(expression.matrix, rows):
-            block.eliminate_zeros()
-            block.sum_duplicates()
+def _read(atlas: Atlas, expression: Expression, rows: np.ndarray) -> Iterator[tuple[int, sp.csr_matrix]]:
+    """The chosen rows with the position of each block's first; every value is checked, not a sample's."""
+    first = 0
+    with progress(f"reading {expression.matrix}", len(rows), "nuclei") as advance:
+        for block in atlas.rows(expression.matrix, rows, tell=True):
             require(block, expression, atlas.path.name)
-            blocks.append(block.astype(np.float32))
-            progress.update(block.shape[0])
-    return sp.vstack(blocks, format="csr")
+            yield first, block
+            first += block.shape[0]
+            advance(block.shape[0], block.data.nbytes + block.indices.nbytes)
+
+
+def _good(cells: pd.DataFrame, config: DataConfig) -> np.ndarray:
+    """Which nuclei are rich enough, and of donors with enough of those [cells] bool.
+
+    Raises:
+        UserError: none is left of one class.
+    """
+    rich = (cells["n_genes"] >= max(1, config.min_genes)).to_numpy()
+    enough = cells[rich].groupby("donor")["label"].size() >= config.min_nuclei
+    good: np.ndarray = rich & cells["donor"].isin(enough.index[enough]).to_numpy()
+    left, names = set(cells["label"][good]), {1: config.positive, 0: config.negative}
+    if lost := [", ".join(values) for label, values in names.items() if label not in left]:
+        raise UserError(
+            f"quality control leaves no nucleus of {' and none of '.join(lost)}: none with data.min_genes="
+            f"{config.min_genes} genes in a donor of data.min_nuclei={config.min_nuclei} nuclei. Lower them."
+        )
+    return good
 
 
 def gene_names(var: pd.DataFrame) -> pd.DataFrame:
@@ -140,13 +164,13 @@ def gene_names(var: pd.DataFrame) -> pd.DataFrame:
     return genes
 
 
-def _donors(atlas: Atlas, chosen: selection.Selection, good: np.ndarray, cells: pd.DataFrame) -> pd.DataFrame:
+def _donors(atlas: Atlas, rows: np.ndarray, cells: pd.DataFrame) -> pd.DataFrame:
     """The donor table: label, nuclei, and each obs column that is constant within every donor."""
     by_donor = cells.groupby("donor")
     table = pd.DataFrame({"label": by_donor["label"].first(), "nuclei": by_donor.size()})
     columns = {}
     for name in atlas.columns:
-        values = atlas.column(name).iloc[chosen.rows[good]].reset_index(drop=True)
+        values = atlas.column(name, rows)
         codes = pd.Series(pd.factorize(values)[0]).where(values.notna())
         if (codes.groupby(cells["donor"]).nunique() <= 1).all() and not name.startswith("SIMULATED"):
             first = values.astype(object if values.dtype == "category" else values.dtype)

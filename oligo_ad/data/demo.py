@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata.io import write_elem
-from tqdm import tqdm
 
 from oligo_ad.config import SimulationConfig
+from oligo_ad.progress import progress
 
 GENES = Path(__file__).with_name("demo_genes.csv.gz")
 DONORS = {"Not AD": 9, "Low": 12, "Intermediate": 21, "High": 39}
@@ -193,15 +193,14 @@ def _nuclei(config: SimulationConfig, truth: Truth, rng: np.random.Generator) ->
 def _draw(config: SimulationConfig, truth: Truth, obs: pd.DataFrame) -> Iterator[sp.csr_matrix]:
     """Counts of `BLOCK` nuclei after another, drawn by threads ahead of the writer."""
     starts = range(0, len(obs), BLOCK)
-    progress = tqdm(total=len(obs), desc="simulating", unit=" nuclei", disable=None, leave=False)
-    with ThreadPoolExecutor(DRAWERS) as pool, progress:
+    with ThreadPoolExecutor(DRAWERS) as pool, progress("simulating", len(obs), "nuclei") as advance:
         pending: deque[Future[sp.csr_matrix]] = deque()
         for start in starts:
             block = obs.iloc[start : start + BLOCK]
             pending.append(pool.submit(_draw_block, config, truth, block, start))
             if len(pending) > DRAWERS:
                 yield pending.popleft().result()
-                progress.update(BLOCK)
+                advance(BLOCK)
         while pending:
             yield pending.popleft().result()
 

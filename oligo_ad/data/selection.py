@@ -13,6 +13,7 @@ from oligo_ad.config import DataConfig
 from oligo_ad.data.atlas import Atlas
 from oligo_ad.errors import UserError, listing, nearest
 
+CLASSES = pd.Index(["positive", "negative", "excluded"])
 # Words that mean "nothing known" where a value is expected.
 MISSING = frozenset({"", "nan", "none", "na", "n/a", "unknown", "missing"})
 
@@ -87,13 +88,14 @@ def select(atlas: Atlas, config: DataConfig) -> Selection:
         {
             "donor": _text(atlas.column(columns.donor)),
             "value": _text(atlas.column(columns.label)),
-            "cell_type": _text(atlas.column(columns.cell_type)) if columns.cell_type else "all",
         }
     )
+    if columns.cell_type:
+        obs["cell_type"] = _text(atlas.column(columns.cell_type))
     obs["class"] = _classes(obs["value"], columns.label, config)
     notes = _check_donors(obs, columns)
     has_donor = obs["donor"].notna()
-    wanted = has_donor & _of_wanted_type(obs["cell_type"], columns, config)
+    wanted = has_donor & _of_wanted_type(obs, columns, config)
     labelled = wanted & (obs["class"] != "excluded")
     types = tuple(word for word in config.cell_types if (obs["cell_type"] == word).any())
     flow = pd.concat(
@@ -103,8 +105,8 @@ def select(atlas: Atlas, config: DataConfig) -> Selection:
             count(f"label {listing(config.positive)} or {listing(config.negative)}", obs[labelled]),
         ]
     )
-    left_out = obs[wanted & (obs["class"] == "excluded")]
-    excluded = left_out.fillna({"value": "missing"}).groupby("value", observed=True)["donor"]
+    left_out = obs.loc[wanted & (obs["class"] == "excluded"), ["value", "donor"]].astype(object)
+    excluded = left_out.fillna({"value": "missing"}).groupby("value")["donor"]
     kept = obs[labelled]
     for name in ("positive", "negative"):
         if not (kept["class"] == name).any():
@@ -127,19 +129,27 @@ def select(atlas: Atlas, config: DataConfig) -> Selection:
 
 def count(step: str, obs: pd.DataFrame) -> pd.DataFrame:
     """Donors and nuclei of each class after a step. `obs` has columns donor and class."""
-    grouped = obs.groupby("class")["donor"].agg(donors="nunique", nuclei="size")
+    grouped = obs.groupby("class", observed=True)["donor"].agg(donors="nunique", nuclei="size")
+    grouped.index = grouped.index.astype(object)
     grouped = grouped.reindex(["positive", "negative", "excluded"], fill_value=0)
     return grouped.rename_axis("class").reset_index().assign(step=step)
 
 
 def _text(values: pd.Series) -> pd.Series:
-    """Values as text, blanks at the ends and words for "unknown" turned into missing.
+    """Values as categories of text, words for "unknown" turned into missing.
 
-    Categories are cleaned, not nuclei: a million nuclei have a hundred donors.
+    Categories are cleaned and kept, not nuclei: a million nuclei have a hundred donors.
     """
-    as_category = values.astype("category")
-    clean = {level: _word(level) for level in as_category.cat.categories}
-    return as_category.map(clean).astype(object)
+    levels = values.astype("category").cat.remove_unused_categories().cat
+    words = [_word(level) for level in levels.categories]
+    known = pd.Index([word for word in words if word is not None], dtype=object).unique()
+    return _recoded(levels.codes, known.get_indexer(words), known)
+
+
+def _recoded(codes: pd.Series, of_level: np.ndarray, levels: pd.Index) -> pd.Series:
+    """A categorical whose levels are others: `of_level` gives the new code of each old one."""
+    # The code -1, missing, reads the last entry.
+    return pd.Series(pd.Categorical.from_codes(np.append(of_level, -1)[codes], levels), index=codes.index)
 
 
 def _word(level: object) -> str | None:
@@ -161,13 +171,15 @@ def _classes(values: pd.Series, column: str, config: DataConfig) -> pd.Series:
             )
     if both := set(config.positive) & set(config.negative):
         raise UserError(f"'{both.pop()}' is in data.positive and in data.negative.")
-    known = dict.fromkeys(config.positive, "positive") | dict.fromkeys(config.negative, "negative")
-    return values.map(known).fillna("excluded")
+    known = dict.fromkeys(config.positive, 0) | dict.fromkeys(config.negative, 1)
+    of_level = np.array([known.get(level, 2) for level in values.cat.categories], int)
+    return _recoded(values.cat.codes, of_level, CLASSES).fillna("excluded")
 
 
-def _of_wanted_type(values: pd.Series, columns: Columns, config: DataConfig) -> pd.Series:
+def _of_wanted_type(obs: pd.DataFrame, columns: Columns, config: DataConfig) -> pd.Series:
     if not config.cell_types:
-        return pd.Series(True, index=values.index)
+        return pd.Series(True, index=obs.index)
+    values = obs["cell_type"]
     counts = values.value_counts()
     # Releases spell a type with or without a capital; of such twins one is enough.
     present = {word.casefold() for word in config.cell_types if word in counts.index}
@@ -185,7 +197,7 @@ def _values(column: str, counts: pd.Series) -> str:
 
 def _check_donors(obs: pd.DataFrame, columns: Columns) -> list[str]:
     """Refuse ids that may hide one person in two donors, and donors of two labels."""
-    ids = obs["donor"].dropna().unique()
+    ids = obs["donor"].cat.categories
     if not len(ids):
         raise UserError(f"{columns.donor} (data.donor_key) names no donor: it is empty for every nucleus.")
     seen: dict[str, str] = {}
@@ -196,10 +208,10 @@ def _check_donors(obs: pd.DataFrame, columns: Columns) -> list[str]:
                 f"donors '{twin}' and '{donor}' in {columns.donor} differ by blanks or case only: one "
                 "person might be in two parts of the split. Give each donor one id."
             )
-    labels = obs.dropna(subset=["donor", "value"]).groupby("donor")["value"].unique()
-    for donor, values in labels[labels.str.len() > 1].items():
-        classes = obs.loc[obs["donor"] == donor, "class"].unique()
-        if len(set(classes)) > 1:
+    pairs = obs[["donor", "value", "class"]].drop_duplicates().dropna().astype(str)
+    for donor, of_donor in pairs.groupby("donor"):
+        values = of_donor["value"]
+        if of_donor["class"].nunique() > 1:
             raise UserError(
                 f"donor {donor} has two labels in {columns.label}: {listing(values)}. "
                 "A donor's nuclei must share one label."

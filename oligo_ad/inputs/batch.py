@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oligo_ad.data.kernels import write_rows
+
 
 class Batch(NamedTuple):
     """Cells of one step. A NamedTuple, which Accelerate moves and gathers; a dataclass it would not.
@@ -28,7 +30,8 @@ class Batch(NamedTuple):
 class Tokens(NamedTuple):
     """All cells of a cohort as an encoder sees them, ragged.
 
-    Cell i owns places `offsets[i]` to `offsets[i + 1]` of `gene_ids` int32 and `values` float32.
+    Cell i owns places `offsets[i]` to `offsets[i + 1]` of `gene_ids`, int16 where they fit, else int32,
+    and of `values` float32.
     """
 
     offsets: Tensor
@@ -47,3 +50,15 @@ class Tokens(NamedTuple):
         flat_BL = torch.where(mask_BL, start_B[:, None] + place_L, 0)
         ids_BL = self.gene_ids[flat_BL].long().masked_fill(~mask_BL, 0)
         return ids_BL, self.values[flat_BL].masked_fill(~mask_BL, 0.0), mask_BL
+
+    def dense(self, rows_B: Tensor, longest: int, background_G: Tensor) -> Tensor:
+        """Values [B, G] of some cells, with `background_G` wherever a cell has no entry."""
+        if rows_B.device.type == "cpu":
+            # On a CPU the tensor operations below take ten times as long as one compiled loop.
+            dense_BG = background_G.new_empty(len(rows_B), len(background_G))
+            write_rows(*(part.numpy() for part in (rows_B, *self, background_G, dense_BG)))
+            return dense_BG
+        ids_BL, values_BL, mask_BL = self.gather(rows_B, longest)
+        # Padding is written to a last column that is dropped again.
+        wider_BG = torch.nn.functional.pad(background_G, (0, 1)).repeat(len(rows_B), 1)
+        return wider_BG.scatter(1, ids_BL.masked_fill(~mask_BL, len(background_G)), values_BL)[:, :-1]

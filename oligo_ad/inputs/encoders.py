@@ -26,8 +26,8 @@ class Encoder(Protocol):
 
     gene_names: list[str]
 
-    def fit(self, cohort: Cohort, train: np.ndarray) -> Self:
-        """Learn from the training rows alone."""
+    def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
+        """Learn from the training donors alone, given by their ids."""
 
     def tokens(self, cohort: Cohort) -> Tokens:
         """Every cell of the cohort as gene ids and values; each cell by itself."""
@@ -61,37 +61,39 @@ class StandardisedPanel:
     ) -> None:
         self.genes, self.n_genes, self.flavor, self.clip = genes, n_genes, flavor, clip
 
-    def fit(self, cohort: Cohort, train: np.ndarray) -> Self:
+    def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         self.gene_names = choose_genes(cohort, train, self.genes, self.n_genes, self.flavor)
-        mean, variance = mean_variance_axis(_panel(cohort, self.gene_names)[train], axis=0)
-        self.mean_G = torch.from_numpy(mean.astype(np.float32))
+        mean, variance = mean_variance_axis(_panel(cohort, self.gene_names)[cohort.rows_of(train)], axis=0)
         sd = np.sqrt(variance)
         # A gene constant in training is centred, not divided by nothing.
-        self.sd_G = torch.from_numpy(np.where(sd > 0, sd, 1.0).astype(np.float32))
-        return self
+        sd = np.where(sd > 0, sd, 1.0)
+        return self._learn(*(torch.from_numpy(part.astype(np.float32)) for part in (mean, sd)))
 
     def tokens(self, cohort: Cohort) -> Tokens:
-        return _ragged(_panel(cohort, self.gene_names))
+        expressed = ragged(_panel(cohort, self.gene_names))
+        return expressed._replace(values=self._standardised(expressed.values, expressed.gene_ids.int()))
 
     def pack(self, tokens: Tokens, rows_B: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-        ids_BL, values_BL, mask_BL = tokens.gather(rows_B, longest)
-        n_genes = len(self.gene_names)
-        # Padding is written to a last column that is dropped again.
-        dense_BG = values_BL.new_zeros(len(rows_B), n_genes + 1)
-        dense_BG = dense_BG.scatter(1, ids_BL.masked_fill(~mask_BL, n_genes), values_BL)[:, :-1]
-        mean_G, sd_G = self.mean_G.to(rows_B.device), self.sd_G.to(rows_B.device)
-        values_BG = ((dense_BG - mean_G) / sd_G).clamp(-self.clip, self.clip)
-        ids_BG = torch.arange(n_genes, device=rows_B.device).expand_as(values_BG)
-        return ids_BG, values_BG, torch.ones_like(ids_BG, dtype=torch.bool)
+        values_BG = tokens.dense(rows_B, longest, self._zero_G.to(rows_B.device))
+        ids_BG = torch.arange(len(self.gene_names), device=rows_B.device).expand_as(values_BG)
+        return ids_BG, values_BG, rows_B.new_ones((), dtype=torch.bool).expand_as(values_BG)
 
     def state(self) -> State:
         return {"mean": self.mean_G, "sd": self.sd_G}
 
     def restore(self, gene_names: list[str], state: State) -> Self:
-        self.gene_names, self.mean_G, self.sd_G = gene_names, state["mean"], state["sd"]
-        if not len(gene_names) == len(self.mean_G) == len(self.sd_G):
-            raise ValueError(f"{len(gene_names)} genes, {len(self.mean_G)} means, {len(self.sd_G)} SDs")
+        self.gene_names = gene_names
+        if not len(gene_names) == len(state["mean"]) == len(state["sd"]):
+            raise ValueError(f"{len(gene_names)} genes, {len(state['mean'])} means, {len(state['sd'])} SDs")
+        return self._learn(state["mean"], state["sd"])
+
+    def _learn(self, mean_G: Tensor, sd_G: Tensor) -> Self:
+        self.mean_G, self.sd_G = mean_G, sd_G
+        self._zero_G = self._standardised(torch.zeros_like(mean_G), slice(None))
         return self
+
+    def _standardised(self, values: Tensor, genes: Tensor | slice) -> Tensor:
+        return ((values - self.mean_G[genes]) / self.sd_G[genes]).clamp(-self.clip, self.clip)
 
 
 class ExpressedPanel:
@@ -106,12 +108,12 @@ class ExpressedPanel:
     def __init__(self, genes: Choice = "hvg", n_genes: Size = 2000, flavor: Flavor = "seurat") -> None:
         self.genes, self.n_genes, self.flavor = genes, n_genes, flavor
 
-    def fit(self, cohort: Cohort, train: np.ndarray) -> Self:
+    def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         self.gene_names = choose_genes(cohort, train, self.genes, self.n_genes, self.flavor)
         return self
 
     def tokens(self, cohort: Cohort) -> Tokens:
-        return _ragged(_panel(cohort, self.gene_names))
+        return ragged(_panel(cohort, self.gene_names))
 
     def pack(self, tokens: Tokens, rows_B: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
         return tokens.gather(rows_B, longest)
@@ -129,12 +131,14 @@ def _panel(cohort: Cohort, gene_names: list[str]) -> sp.csr_matrix:
     position = {name: i for i, name in enumerate(cohort.genes["name"])}
     if missing := [name for name in gene_names if name not in position]:
         raise UserError(f"{len(missing)} genes of the panel are not in this file: {listing(missing)}.")
-    return cohort.log_values[:, [position[name] for name in gene_names]]
+    return cohort.log_values(np.array([position[name] for name in gene_names], int))
 
 
-def _ragged(values: sp.csr_matrix) -> Tokens:
+def ragged(values: sp.csr_matrix) -> Tokens:
+    """The nonzeros of a matrix, cells by genes, as tokens."""
+    small = values.shape[1] <= 1 + np.iinfo(np.int16).max
     return Tokens(
         torch.from_numpy(values.indptr.astype(np.int64)),
-        torch.from_numpy(values.indices.astype(np.int32)),
+        torch.from_numpy(values.indices.astype(np.int16 if small else np.int32)),
         torch.from_numpy(values.data.astype(np.float32)),
     )

@@ -4,6 +4,7 @@ The order of the nuclei is a function of (seed, epoch) alone, and each process t
 nucleus of each batch, so that any number of processes sees the same batches.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from oligo_ad.inputs.batch import Batch, Tokens
 from oligo_ad.inputs.encoders import Encoder
+
+log = logging.getLogger(__name__)
 
 
 class Share(NamedTuple):
@@ -47,7 +50,8 @@ class Loader:
     ) -> None:
         self._encoder = encoder
         self._lengths = tokens.offsets.diff()  # stays on the host: a batch's length costs no sync
-        self._tokens = tokens.to(device)
+        self._home = _home(sum(part.nbytes for part in tokens), device)
+        self._tokens = tokens.to(self._home)
         self._metadata = torch.from_numpy(metadata.astype(np.float32)).to(device)
         self._label = torch.from_numpy(label.astype(np.float32)).to(device)
         self._donor = donor
@@ -80,7 +84,17 @@ class Loader:
 
     def _take(self, rows: Tensor) -> Batch:
         longest = max(1, int(self._lengths[rows].max()))
+        packed = self._encoder.pack(self._tokens, rows.to(self._home), longest)
+        ids_BL, values_BL, mask_BL = (part.to(self._device) for part in packed)
         rows_B = rows.to(self._device)
-        ids_BL, values_BL, mask_BL = self._encoder.pack(self._tokens, rows_B, longest)
         metadata_BM, label_B = self._metadata[rows_B], self._label[rows_B]
         return Batch(ids_BL, values_BL, mask_BL, metadata_BM, label_B, rows_B)
+
+
+def _home(n_bytes: int, device: torch.device) -> torch.device:
+    """Where the cells stay: on the device, unless they would take more than half of what is free there."""
+    fits = device.type != "cuda" or n_bytes <= torch.cuda.mem_get_info(device)[0] // 2
+    home = device if fits else torch.device("cpu")
+    why = "" if fits else f", too large for {device}: batches are copied"
+    log.info("cells: %.0f MB on %s%s", n_bytes / 1e6, home, why)
+    return home

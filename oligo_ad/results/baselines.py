@@ -6,7 +6,6 @@ test donors. All see donors, not nuclei.
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -97,14 +96,12 @@ def _balanced_loss(c: float, values: np.ndarray, label: pd.Series, inner: Strati
 
 def _pseudobulk(cohort: Cohort) -> pd.DataFrame:
     """Log expression of each donor's summed counts; mean log values where there are no counts."""
-    donors, code = np.unique(cohort.cells["donor"], return_inverse=True)
-    member = sp.csr_matrix((np.ones(len(code)), (code, np.arange(len(code)))))
-    summed = (member @ cohort.matrix).toarray()
+    summed = cohort.sums.raw
     if cohort.expression.content == "counts":
         values = np.log1p(summed * (100 * TARGET / summed.sum(axis=1, keepdims=True)))
     else:
-        values = summed / np.bincount(code)[:, None]
-    return pd.DataFrame(values, index=donors)
+        values = summed / cohort.donors["nuclei"].to_numpy()[:, None]
+    return pd.DataFrame(values, index=cohort.donors.index)
 
 
 def _depth(cohort: Cohort) -> pd.DataFrame:
