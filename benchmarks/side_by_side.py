@@ -27,7 +27,7 @@ class Job(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One run: wall seconds, MB of memory beyond the set-up at the peak, and what came out."""
+    """One run: wall seconds, MB of memory at the peak beyond what imports take, and what came out."""
 
     seconds: float
     peak: float
@@ -41,15 +41,16 @@ def main(variants: dict[str, Callable[[argparse.Namespace], Job]], parser: argpa
     parser.add_argument("--child", choices=variants, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(_measure(variants[options.child](options))))
+        print(json.dumps(_measure(variants[options.child], options)))
         return
     names = options.only or list(variants)
     rounds = [[_in_a_process(name) for name in names] for _ in range(options.rounds)]
     print(_table(names, rounds))
 
 
-def _measure(job: Job) -> Measured:
+def _measure(make: Callable[[argparse.Namespace], Job], options: argparse.Namespace) -> Measured:
     before = _peak()
+    job = make(options)
     started = time.perf_counter()
     result = job.run()
     seconds = time.perf_counter() - started

@@ -35,6 +35,10 @@ from oligo_ad.training.predict import attention_kernels, predict
 log = logging.getLogger(__name__)
 
 TRIAL_BATCH = 16  # cells to see which attention kernel runs
+SLOW_ATTENTION = (
+    "attention leaves the flash kernel: slower, and more memory. It needs attention_dropout=0 on a CPU, "
+    "and precision=bf16 or fp16 on a GPU"
+)
 ELSEWHERE = "Choose another hydra.run.dir, or leave it out."
 
 
@@ -129,7 +133,7 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
     label = run.cohort.cells["label"].to_numpy()
     seed_everything(config.seed, fold.number)
     trained, loader = _prepare(run, fold)
-    kernels = _kernels(run, trained, loader, rows["train"])
+    kernels = _kernels(run, trained, loader, rows["train"]) if fold.number == 1 else []
     cells = Cells(rows["train"], rows["validation"], label, run.cohort.cells["donor"].to_numpy(str))
     fitted = fit(trained.classifier, loader, cells, config.fit, config.seed, accelerator, name)
     batch_size = EVALUATION_BATCH * config.fit.batch_size
@@ -173,7 +177,10 @@ def _kernels(run: Run, trained: Trained, loader: Loader, train: np.ndarray) -> l
     batch_size = min(run.config.fit.batch_size, TRIAL_BATCH, len(train))
     with run.accelerator.autocast():
         batch = next(loader.shuffled(train, batch_size, run.config.seed, epoch=0))
-        return attention_kernels(trained.classifier.to(run.accelerator.device), batch)
+        kernels = attention_kernels(trained.classifier.to(run.accelerator.device), batch)
+    if kernels and not all("flash" in name for name in kernels):
+        log.warning("%s (attention runs on: %s)", SLOW_ATTENTION, ", ".join(kernels))
+    return kernels
 
 
 def _conclude(run: Run, folds: list[Fold], results: list[FoldResult], seconds: float) -> float:

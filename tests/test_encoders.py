@@ -1,5 +1,6 @@
 """What a network reads of a nucleus: fitted on training donors, gathered in a known order."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch, Tokens
 from oligo_ad.inputs.encoders import Encoder, ExpressedPanel, StandardisedPanel
-from oligo_ad.inputs.loader import Loader, Share
+from oligo_ad.inputs.loader import Loader, Share, _home
 from oligo_ad.inputs.panel import choose_genes, most_dispersed
 from tests import builders
 
@@ -236,6 +237,28 @@ def test_gathered_cells_are_padded_with_zeros() -> None:
     assert mask.tolist() == [[True] * 3, [False] * 3, [True, True, False]]
 
 
+def test_a_dense_batch_is_the_same_by_a_compiled_loop_and_by_tensor_operations(cohort: Cohort) -> None:
+    tokens, rows = ExpressedPanel(n_genes=15).fit(cohort, TRAIN).tokens(cohort), torch.tensor([7, 0, 40])
+    background = torch.linspace(-1, 1, 15)
+    wanted = background.repeat(3, 1)
+    for i, row in enumerate(rows.tolist()):
+        cell = slice(tokens.offsets[row], tokens.offsets[row + 1])
+        wanted[i, tokens.gene_ids[cell].long()] = tokens.values[cell]
+    longest = int(tokens.offsets.diff()[rows].max())
+    assert torch.equal(tokens.dense(rows, longest, background), wanted)
+    assert torch.equal(tokens._scattered(rows, longest, background), wanted)
+
+
+@pytest.mark.parametrize(("free", "home"), [(399, "cpu"), (400, "cuda")])
+def test_cells_stay_on_the_gpu_if_they_take_at_most_half_of_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, free: int, home: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1000))
+    with caplog.at_level(logging.INFO):
+        assert _home(200, torch.device("cuda")).type == home
+    assert ("too large for cuda" in caplog.text) == (home == "cpu")
+
+
 @pytest.fixture(scope="module")
 def loader(cohort: Cohort) -> Callable[..., Loader]:
     encoder = ExpressedPanel(n_genes=15).fit(cohort, TRAIN)
@@ -268,6 +291,36 @@ def test_a_batch_holds_what_belongs_to_its_cells(cohort: Cohort, loader: Callabl
         torch.int64,
     ]
     assert batch.mask.sum(dim=1).max() == batch.mask.shape[1]
+
+
+def many_lengths(padded: bool) -> tuple[Loader, np.ndarray]:
+    """20,000 cells whose lengths vary as those of real nuclei do, and these lengths."""
+    length = np.random.default_rng(0).lognormal(5.7, 0.3, 20_000).astype(int)
+    offsets = np.concatenate([[0], np.cumsum(length)])
+    encoder = ExpressedPanel() if padded else StandardisedPanel()
+    # Only lengths matter here: every cell reads the same few values.
+    tokens = Tokens(torch.from_numpy(offsets), torch.zeros(1), torch.zeros(1))
+    nothing = np.zeros((len(length), 0))
+    return Loader(encoder, tokens, nothing, length * 0, length.astype(str), CPU, Share()), length
+
+
+def lengths_of_batches(padded: bool, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    loader, length = many_lengths(padded)
+    monkeypatch.setattr(loader, "_take", lambda rows: length[rows.numpy()])
+    return list(loader.shuffled(np.arange(len(length)), 32, 0, 1))  # type: ignore[arg-type]
+
+
+def test_padding_is_at_most_two_percent_where_batches_are_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = lengths_of_batches(True, monkeypatch)
+    needed, made = sum(b.sum() for b in batches), sum(b.max() * len(b) for b in batches)
+    assert made / needed <= 1.02
+    mixed = lengths_of_batches(False, monkeypatch)
+    assert sum(b.max() * len(b) for b in mixed) / sum(b.sum() for b in mixed) > 1.5
+
+
+def test_long_and_short_batches_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    means = [batch.mean() for batch in lengths_of_batches(True, monkeypatch)]
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.2
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(loader: Callable[..., Loader]) -> None:

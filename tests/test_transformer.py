@@ -1,12 +1,25 @@
 """The transformer's block is PyTorch's, and its merged token is exactly the unexpressed genes."""
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch
-from oligo_ad.models.transformer import Block, Norm, Transformer
+from oligo_ad.models import transformer
+from oligo_ad.models.transformer import (
+    NEVER,
+    Block,
+    Norm,
+    Transformer,
+    attend_with_mask,
+    attend_without_mask,
+)
+from oligo_ad.training.predict import attention_kernels
 
 WIDTH, HEADS, FEEDFORWARD = 32, 4, 48
 
@@ -51,26 +64,114 @@ def by_definition(network: Transformer, dense_BG: Tensor) -> Tensor:
     return network.norm(token)[:, 0]
 
 
+def small(values: Literal["multiply", "add"] = "multiply", **options: Any) -> Transformer:
+    torch.manual_seed(0)
+    shape = {"width": WIDTH, "heads": HEADS, "layers": 3, "feedforward": FEEDFORWARD, "dropout": 0.0}
+    return Transformer(40, values, **(shape | options))
+
+
+def random_cells(density: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Six cells by 40 genes; beside them a cell without zeros and one of zeros alone."""
+    some = torch.rand(6, 40, dtype=dtype) * (torch.rand(6, 40) < density)
+    return torch.cat([some, torch.rand(1, 40, dtype=dtype) + 0.1, torch.zeros(1, 40, dtype=dtype)])
+
+
+def answer_and_gradients(network: nn.Module, compute: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
+    network.zero_grad()
+    answer = compute()
+    (answer**2).mean().backward()
+    return answer, [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
-def test_merging_unexpressed_genes_changes_neither_output_nor_gradient(norm: Norm, density: float) -> None:
-    torch.manual_seed(0)
-    network = Transformer(40, "multiply", WIDTH, HEADS, 3, FEEDFORWARD, norm, 0.0, 0.0).double()
-    dense = torch.rand(6, 40, dtype=torch.float64) * (torch.rand(6, 40) < density)
-    answers, gradients = [], []
-    for compute in (lambda: network(cells(dense)), lambda: by_definition(network, dense)):
-        network.zero_grad()
-        answers.append(compute())
-        (answers[-1] ** 2).sum().backward()
-        gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
-    torch.testing.assert_close(*answers, rtol=0, atol=1e-9)
-    torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
+@pytest.mark.parametrize("attend", ["attend_with_mask", "attend_without_mask"])
+def test_merging_unexpressed_genes_changes_neither_output_nor_gradient(
+    monkeypatch: pytest.MonkeyPatch, norm: Norm, density: float, dtype: torch.dtype, attend: str
+) -> None:
+    network = small(norm=norm).to(dtype)
+    dense = random_cells(density, dtype)
+    wanted = answer_and_gradients(network, lambda: by_definition(network, dense))
+    monkeypatch.setattr(transformer, "attend_with_mask", getattr(transformer, attend))
+    found = answer_and_gradients(network, lambda: network(cells(dense)))
+    torch.testing.assert_close(found, wanted, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+def test_without_merging_every_gene_of_the_panel_is_a_token(density: float) -> None:
+    network = small(merge_zeros=False).double()
+    dense = random_cells(density)
+    assert network.embed(cells(dense))[0].shape[1] == 1 + 40
+    wanted = answer_and_gradients(network, lambda: by_definition(network, dense))
+    found = answer_and_gradients(network, lambda: network(cells(dense)))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
+
+
+def test_dropping_unexpressed_genes_instead_would_change_the_output() -> None:
+    network, dense = small().double(), random_cells(0.3)[:6]
+    with_zeros = network(cells(dense))
+    network.merge_zeros = False
+    network._whole_panel = lambda batch: (batch.gene_ids, batch.values, batch.mask)  # type: ignore
+    assert (network(cells(dense)) - with_zeros).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("width", [8, 12, 16, 32])
+def test_a_bias_in_further_dimensions_is_a_bias_of_scores(width: int) -> None:
+    torch.manual_seed(1)
+    query, key, value = (torch.randn(2, 3, n, width) for n in (5, 9, 9))
+    bias = torch.tensor([[0.0, 7.4, -0.3, 0, 0, 0, 0, NEVER, NEVER], [0.0] * 9])
+    wanted = attend_with_mask(query, key, value, bias, 0.0)
+    torch.testing.assert_close(attend_without_mask(query, key, value, bias, 0.0), wanted)
+
+
+def test_in_half_precision_the_bias_keeps_more_digits_than_one_number_has() -> None:
+    torch.manual_seed(1)
+    query, key, value = (0.1 * torch.randn(2, 3, 9, 16) for _ in range(3))
+    bias = torch.tensor([[0.0] * 8 + [7.37], [0.0] * 8 + [5.91]])
+    exact = attend_with_mask(query, key, value, bias, 0.0)
+    half = attend_without_mask(query.bfloat16(), key.bfloat16(), value.bfloat16(), bias, 0.0).float()
+    rounded = attend_with_mask(query, key, value, bias.bfloat16().float(), 0.0)
+    assert (half - exact).abs().max() < 0.5 * (rounded - exact).abs().max() + 1e-3
+
+
+def test_attention_gets_no_mask_off_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def watch(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *_: Any, **__: Any) -> Tensor:
+        given.append(mask)
+        return q
+
+    monkeypatch.setattr(transformer, "scaled_dot_product_attention", watch)
+    small().to("meta")(Batch(*(part.to("meta") for part in cells(random_cells(0.3, torch.float32)))))
+    assert given == [None] * 3
+
+
+@pytest.mark.parametrize("values", ["multiply", "add"])
+def test_the_network_compiles_into_one_graph_for_all_lengths(values: Literal["multiply", "add"]) -> None:
+    network = small(values).double()
+    batches = [cells(random_cells(density)[:6]) for density in (0.2, 0.5, 0.9)]
+    wanted = [network(batch) for batch in batches]
+    torch._dynamo.reset()
+    graphs = CompileCounter()
+    network.compile(backend=graphs, fullgraph=True, dynamic=True)
+    torch.testing.assert_close([network(batch) for batch in batches], wanted)
+    assert graphs.frame_count == 1
+
+
+@pytest.mark.parametrize(("dropout", "kernels"), [(0.0, ["flash_attention_for_cpu"]), (0.1, ["math"])])
+def test_the_kernel_that_ran_is_named_even_if_it_is_none(dropout: float, kernels: list[str]) -> None:
+    batch = cells(random_cells(0.3, torch.float32))
+    assert attention_kernels(small(attention_dropout=dropout), batch) == kernels
+    assert attention_kernels(nn.Linear(40, 2), batch.values) == []  # type: ignore[arg-type]
 
 
 def test_with_added_values_padding_changes_nothing() -> None:
-    torch.manual_seed(0)
-    network = Transformer(40, "add", WIDTH, HEADS, 2, FEEDFORWARD, "pre", 0.0, 0.0).double()
-    dense = torch.rand(6, 40, dtype=torch.float64) * (torch.rand(6, 40) < 0.3)
+    network = small("add", layers=2).double()
+    dense = random_cells(0.3)[:6]
     alone = torch.cat([network(cells(row[None])) for row in dense])
     torch.testing.assert_close(network(cells(dense)), alone, rtol=0, atol=1e-10)
 
@@ -78,3 +179,10 @@ def test_with_added_values_padding_changes_nothing() -> None:
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(UserError, match="width=30 is not a multiple of heads=4"):
         Transformer(10, width=30, heads=4)
+
+
+def test_zeros_that_are_not_alike_are_not_merged() -> None:
+    with pytest.raises(UserError, match=r"merge_zeros=true needs model\.network\.values=multiply"):
+        small("add", merge_zeros=True)
+    assert not small("add").merge_zeros
+    assert small().merge_zeros

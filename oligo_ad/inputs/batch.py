@@ -58,6 +58,10 @@ class Tokens(NamedTuple):
             dense_BG = background_G.new_empty(len(rows_B), len(background_G))
             write_rows(*(part.numpy() for part in (rows_B, *self, background_G, dense_BG)))
             return dense_BG
+        return self._scattered(rows_B, longest, background_G)
+
+    def _scattered(self, rows_B: Tensor, longest: int, background_G: Tensor) -> Tensor:
+        """`dense` on any device."""
         ids_BL, values_BL, mask_BL = self.gather(rows_B, longest)
         # Padding is written to a last column that is dropped again.
         wider_BG = torch.nn.functional.pad(background_G, (0, 1)).repeat(len(rows_B), 1)

@@ -21,10 +21,12 @@ Size = Annotated[int, Field(ge=1)]
 class Encoder(Protocol):
     """What every encoder offers; a new one needs these and a YAML file, nothing else.
 
-    `gene_names` [ids]: the gene that each id stands for, once fitted.
+    `gene_names` [ids]: the gene that each id stands for, once fitted. `padded`: whether a batch is as
+    long as its longest cell.
     """
 
     gene_names: list[str]
+    padded: bool
 
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         """Learn from the training donors alone, given by their ids."""
@@ -51,6 +53,8 @@ class StandardisedPanel:
         flavor: method of `hvg`.
         clip: largest absolute standardised value.
     """
+
+    padded = False
 
     def __init__(
         self,
@@ -104,6 +108,8 @@ class ExpressedPanel:
         n_genes: size of the panel.
         flavor: method of `hvg`.
     """
+
+    padded = True
 
     def __init__(self, genes: Choice = "hvg", n_genes: Size = 2000, flavor: Flavor = "seurat") -> None:
         self.genes, self.n_genes, self.flavor = genes, n_genes, flavor

@@ -17,6 +17,8 @@ from oligo_ad.inputs.encoders import Encoder
 
 log = logging.getLogger(__name__)
 
+WINDOW = 128  # batches within which cells of like length are brought together
+
 
 class Share(NamedTuple):
     """This process among all: it takes cells `rank`, `rank + of`, … of every batch."""
@@ -58,11 +60,20 @@ class Loader:
         self._device, self._share = device, share
 
     def shuffled(self, rows: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """One epoch in random order; the incomplete last batch is left to another epoch's order."""
+        """One epoch in random order; the incomplete last batch is left to another epoch's order.
+
+        Where batches are padded, cells of like length share one: the cells of each `WINDOW` batches are
+        sorted by length, cut into batches, and these are shuffled.
+        """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=generator)]
-        for start in range(0, self.n_batches(rows, batch_size) * batch_size, batch_size):
-            yield self._take(order[start : start + batch_size][self._share.rank :: self._share.of])
+        order = order[: self.n_batches(rows, batch_size) * batch_size]
+        for window in order.split(WINDOW * batch_size):
+            if self._encoder.padded:
+                window = window[self._lengths[window].argsort(stable=True)]
+            batches = window.split(batch_size)
+            for place in torch.randperm(len(batches), generator=generator).tolist():
+                yield self._take(batches[place][self._share.rank :: self._share.of])
 
     def by_donor(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Each of the rows over all processes, the last of a batch repeated so that all get as many.

@@ -4,19 +4,22 @@ T is the number of tokens: CLS, the expressed genes, and one token for all unexp
 token = value x embedding every unexpressed gene is the same zero vector, and stays the same in every
 layer, since attention does not know positions. One of them, with log(their number) added to its
 attention scores, is exactly all of them. So a cell costs what it expresses, and the result is that of
-the whole panel. (Dropout in training draws once for the merged token.) H attention heads.
+the whole panel. (Dropout in training draws once for the merged token.) H attention heads of width E,
+Q queries.
 """
 
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu, scaled_dot_product_attention
+from torch.nn.functional import pad, relu, scaled_dot_product_attention
 
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch
 
 Norm = Literal["pre", "post"]
+# Added to the score of a key that does not count: its weight underflows to 0, in every precision.
+NEVER = -1e3
 
 
 class Transformer(nn.Module):
@@ -26,19 +29,25 @@ class Transformer(nn.Module):
         n_ids: genes G of the panel.
         values: `multiply`: token = value x gene embedding; `add`: gene embedding + a projection of the
             value, over expressed genes only.
+        merge_zeros: one token for all unexpressed genes. By default wherever it is exact, that is with
+            `multiply`; false makes each a token, at the cost of the whole panel.
         width: D of every token.
         heads: attention heads; divides `width`.
         layers: number of blocks.
         feedforward: hidden width of a block's feed-forward part.
         norm: layer norm before (`pre`) or after (`post`) each part of a block.
         dropout: of residual branches and feed-forward.
-        attention_dropout: of attention weights; above 0 it may leave the flash kernel.
+        attention_dropout: of attention weights; above 0 a CPU leaves the flash kernel.
+
+    Raises:
+        UserError: `heads` does not divide `width`, or zeros cannot be merged.
     """
 
     def __init__(
         self,
         n_ids: int,
         values: Literal["multiply", "add"] = "multiply",
+        merge_zeros: bool | None = None,
         width: int = 128,
         heads: int = 8,
         layers: int = 3,
@@ -50,7 +59,13 @@ class Transformer(nn.Module):
         super().__init__()
         if width % heads:
             raise UserError(f"model.network.width={width} is not a multiple of heads={heads}.")
-        self.size, self.n_ids, self.merges_zeros = width, n_ids, values == "multiply"
+        if merge_zeros and values != "multiply":
+            raise UserError(
+                "model.network.merge_zeros=true needs model.network.values=multiply: with an embedding "
+                "added, unexpressed genes differ from each other. Leave merge_zeros out."
+            )
+        self.size, self.n_ids = width, n_ids
+        self.merge_zeros = values == "multiply" and merge_zeros is not False
         self.genes = nn.Embedding(n_ids, width)
         self.cls = nn.Parameter(torch.empty(width))
         self.value = nn.Linear(1, width) if values == "add" else None
@@ -70,18 +85,28 @@ class Transformer(nn.Module):
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Tokens [B, T, D], and what is added to the attention scores of each [B, T]."""
-        gene_BLD = self.genes(batch.gene_ids)
-        value_BL1 = batch.values.unsqueeze(-1)
+        ids_BL, values_BL, mask_BL = batch.gene_ids, batch.values, batch.mask
+        if self.value is None and not self.merge_zeros:
+            ids_BL, values_BL, mask_BL = self._whole_panel(batch)
+        gene_BLD = self.genes(ids_BL)
+        value_BL1 = values_BL.unsqueeze(-1)
         gene_BLD = gene_BLD * value_BL1 if self.value is None else gene_BLD + self.value(value_BL1)
-        n_cells = len(batch.values)
-        cls_B1D = self.cls.to(gene_BLD.dtype).expand(n_cells, 1, -1)
-        bias_BL = torch.zeros_like(batch.values).masked_fill(~batch.mask, -torch.inf)
-        cls_bias_B1 = bias_BL.new_zeros(n_cells, 1)
-        if not self.merges_zeros:
-            return torch.cat([cls_B1D, gene_BLD], 1), torch.cat([cls_bias_B1, bias_BL], 1)
-        n_zero_B1 = (self.n_ids - batch.mask.sum(1, keepdim=True)).to(bias_BL.dtype)
-        tokens = torch.cat([cls_B1D, gene_BLD, torch.zeros_like(cls_B1D)], 1)
-        return tokens, torch.cat([cls_bias_B1, bias_BL, n_zero_B1.log()], 1)
+        cls_B1D = self.cls.to(gene_BLD.dtype).expand(len(values_BL), 1, -1)
+        bias_BL = torch.zeros_like(values_BL).masked_fill(~mask_BL, NEVER)
+        tokens, biases = [cls_B1D, gene_BLD], [torch.zeros_like(bias_BL[:, :1]), bias_BL]
+        if self.merge_zeros:
+            n_zero_B1 = (self.n_ids - mask_BL.sum(1, keepdim=True)).to(bias_BL.dtype)
+            tokens.append(torch.zeros_like(cls_B1D))
+            biases.append(n_zero_B1.log().clamp(min=NEVER))
+        return torch.cat(tokens, 1), torch.cat(biases, 1)
+
+    def _whole_panel(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, values and mask [B, G] with the unexpressed genes among them."""
+        # Padding has value 0, so that adding it to gene 0 changes nothing.
+        values_BG = batch.values.new_zeros(len(batch.values), self.n_ids)
+        values_BG = values_BG.scatter_add(1, batch.gene_ids, batch.values)
+        ids_BG = torch.arange(self.n_ids, device=values_BG.device).expand_as(values_BG)
+        return ids_BG, values_BG, torch.ones_like(values_BG, dtype=torch.bool)
 
 
 class Block(nn.Module):
@@ -146,9 +171,36 @@ class Attention(nn.Module):
             nn.functional.linear(x, w, b).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x, w, b in zip(inputs, weights, biases, strict=True)
         )
-        # Every query meets the same keys: one row of biases, whatever the number of queries.
-        mask = bias_BT[:, None, None, :].to(q_BHQE.dtype).expand(-1, -1, q_BHQE.shape[2], -1)
         dropout = self.dropout if self.training else 0.0
-        out_BHQE = scaled_dot_product_attention(q_BHQE, k_BHTE, v_BHTE, mask, dropout)
+        attend = attend_with_mask if q_BHQE.device.type == "cpu" else attend_without_mask
+        out_BHQE = attend(q_BHQE, k_BHTE, v_BHTE, bias_BT, dropout)
         out_BQD: Tensor = self.out_proj(out_BHQE.transpose(1, 2).flatten(-2))
         return out_BQD
+
+
+def attend_with_mask(
+    q_BHQE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, bias_BT: Tensor, dropout: float
+) -> Tensor:
+    """Attention with a bias on keys, given as a mask: the flash kernel of CPUs takes one."""
+    mask = bias_BT[:, None, None, :].to(q_BHQE.dtype).expand(-1, -1, q_BHQE.shape[2], -1)
+    return scaled_dot_product_attention(q_BHQE, k_BHTE, v_BHTE, mask, dropout)
+
+
+def attend_without_mask(
+    q_BHQE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, bias_BT: Tensor, dropout: float
+) -> Tensor:
+    """The same for GPUs, whose flash kernel takes no mask: the bias travels in two more dimensions.
+
+    Queries hold 1 there, keys the bias in two parts, since one bf16 number keeps 3 digits of it only.
+    The kernel wants multiples of 8 dimensions, as many for values.
+    """
+    width = q_BHQE.shape[-1]
+    wider = -(-(width + 2) // 8) * 8
+    scaled_BT = bias_BT * width**0.5
+    high_BT = scaled_BT.to(k_BHTE.dtype)
+    low_BT = (scaled_BT - high_BT).to(k_BHTE.dtype)
+    bias_B1T2 = torch.stack([high_BT, low_BT], -1)[:, None].expand(-1, k_BHTE.shape[1], -1, -1)
+    one_BHQ2 = q_BHQE.new_ones(()).expand(*q_BHQE.shape[:3], 2)
+    q, k = torch.cat([q_BHQE, one_BHQ2], -1), torch.cat([k_BHTE, bias_B1T2], -1)
+    q, k, v = (pad(x, (0, wider - x.shape[-1])) for x in (q, k, v_BHTE))
+    return scaled_dot_product_attention(q, k, v, None, dropout, scale=width**-0.5)[..., :width]

@@ -91,6 +91,9 @@ def fit(
     pos_weight = _pos_weight(cells, config)
     batch_size, per_epoch = _steps(len(cells.train), config, accelerator)
     optimizer, schedule = make_optimizer(classifier, config, per_epoch * config.epochs)
+    if config.compile:
+        # In place: names of parameters and the checkpoint stay. A graph break would be an error.
+        classifier.compile(fullgraph=True, dynamic=True)
     model, optimizer = accelerator.prepare(classifier, optimizer)
     step = _Step(model, optimizer, schedule, config, pos_weight, accelerator, name)
     history: list[Epoch] = []

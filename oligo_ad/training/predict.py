@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from oligo_ad.inputs.batch import Batch
@@ -33,15 +35,29 @@ def predict(
 def attention_kernels(model: nn.Module, batch: Batch) -> list[str]:
     """Which scaled-dot-product kernels a training step runs: watched at the dispatcher, not assumed.
 
-    Empty for a network without attention. The model itself is left alone.
+    Empty for a network without attention; `math` where no fused kernel would take the call. The model
+    itself is left alone.
     """
     trial = copy.deepcopy(model).train()
-    with torch.random.fork_rng(), _Watch() as watch:
+    with torch.random.fork_rng(), _Calls() as calls, _Kernels() as watch:
         trial(batch)
-    return sorted(watch.kernels)
+    # What PyTorch computes by its own definition is dispatched as plain products.
+    return sorted(watch.kernels) or ["math"] * calls.attention
 
 
-class _Watch(TorchDispatchMode):
+class _Calls(TorchFunctionMode):
+    """Notes whether attention is asked for while it is entered."""
+
+    attention = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.attention |= func is scaled_dot_product_attention
+        return func(*args, **(kwargs or {}))
+
+
+class _Kernels(TorchDispatchMode):
     """Notes the attention kernels among all operations dispatched while it is entered."""
 
     def __init__(self) -> None:
