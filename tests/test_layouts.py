@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oligo_ad.data import chunks, rows
-from oligo_ad.data.chunks import Direct, Stretched, open_vector
+from oligo_ad.data.chunks import Direct, Spanned, open_vector
 from oligo_ad.data.cohort import Cohort
 from tests import builders
 from tests.builders import assert_refused
@@ -301,14 +301,14 @@ def test_stretches_read_by_position_or_through_hdf5_equal_slices(
             file.create_dataset("vector", data=values, **options)
         with h5py.File(path) as file, path.open("rb", buffering=0) as descriptor:
             fastest = open_vector(file["vector"], descriptor.fileno())
-            through_hdf5 = Stretched(file["vector"], "")
+            through_hdf5 = Spanned(file["vector"], "")
             for reader in (fastest, through_hdf5):
                 found = reader.read(starts, stops)
                 np.testing.assert_array_equal(found, expected, strict=True)
     shuffled_alone = options.get("shuffle") and "compression" not in options
     empty = not options and not len(values)
-    assert isinstance(fastest, Stretched if shuffled_alone or empty else Direct)
-    assert bool(fastest.says) == isinstance(fastest, Stretched)
+    assert isinstance(fastest, Spanned if shuffled_alone or empty else Direct)
+    assert bool(fastest.says) == isinstance(fastest, Spanned)
 
 
 # Without the package `deflate`, and damage
@@ -326,7 +326,7 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(rows, "open_vector", module.open_vector)
-    monkeypatch.setattr(rows, "Stretched", module.Stretched)
+    monkeypatch.setattr(rows, "Spanned", module.Spanned)
     return module
 
 

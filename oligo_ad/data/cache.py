@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from filelock import FileLock
 
 from oligo_ad.config import DataConfig, SimulationConfig
@@ -180,8 +181,15 @@ def _read(folder: Path) -> Cohort | None:
         simulated=manifest["simulated"],
         about=manifest["about"],
         notes=tuple(manifest["notes"]),
-        **{name: pd.read_parquet(folder / f"{name}.parquet") for name in FRAMES},
+        **{name: _frame(folder / f"{name}.parquet") for name in FRAMES},
     )
+
+
+def _frame(file: Path) -> pd.DataFrame:
+    """A parquet file, read without Arrow's threads: they may abort a process that ends while they wait
+    (apache/arrow#34314)."""
+    table = pq.read_table(str(file), use_threads=False, pre_buffer=False)
+    return table.to_pandas(use_threads=False)
 
 
 def _checksum_of(manifest: dict[str, Any]) -> str:

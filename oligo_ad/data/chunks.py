@@ -32,7 +32,7 @@ class Vector(Protocol):
         """The stretches [start, stop) of rising, disjoint places, one after the other."""
 
 
-class Stretched:
+class Spanned:
     """A vector that is read through the library that holds it: the whole span, then the stretches."""
 
     def __init__(self, stored: h5py.Dataset, says: str) -> None:
@@ -114,10 +114,10 @@ def open_vector(stored: h5py.Dataset, file: int | None) -> Vector:
         file: open descriptor of the HDF5 file; None where there is none.
     """
     if file is None:
-        return Stretched(stored, "read through zarr, which is slower than HDF5 with gzip")
+        return Spanned(stored, "read through zarr, which is slower than HDF5 with gzip")
     chunks = _locate(stored)
     if isinstance(chunks, str):
-        return Stretched(stored, f"read through HDF5, which is slower: {chunks}")
+        return Spanned(stored, f"read through HDF5, which is slower: {chunks}")
     return Direct(file, stored.dtype, chunks)
 
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import scipy.sparse as sp
 
-from oligo_ad.data.chunks import Stretched, open_vector
+from oligo_ad.data.chunks import Spanned, open_vector
 
 # A block holds at most BLOCK nonzeros of the chosen rows. What cannot be read by position is read in
 # whole spans, of at most SPAN nonzeros (or entries of a dense matrix).
@@ -89,7 +89,7 @@ def csr_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray, file
 
     own = np.concatenate([[0], np.cumsum(indptr[rows + 1] - indptr[rows])])
     parts = _cut(rows, own[:-1], own[1:], BLOCK)
-    if isinstance(data, Stretched) or isinstance(indices, Stretched):
+    if isinstance(data, Spanned) or isinstance(indices, Spanned):
         parts = [piece for part in parts for piece in _cut(part, indptr[part], indptr[part + 1], SPAN)]
     return Reader(parts, read, says)
 
