@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import subprocess
 import sys
 import tempfile
 import zlib
@@ -13,6 +14,7 @@ from typing import Any
 
 import anndata as ad
 import h5py
+import hdf5plugin
 import numpy as np
 import pandas as pd
 import pytest
@@ -127,6 +129,7 @@ FAST: dict[str, Writer] = {
 }
 SLOW: dict[str, tuple[Writer, str]] = {
     "lzf": (stored(compression="lzf", chunks=(64,)), "stored with lzf"),
+    "zstd": (of(lambda x: x, compression=hdf5plugin.Zstd()), "stored with HDF5 zstd filter"),
     "shuffle alone": (stored(shuffle=True, chunks=(64,)), "stored with shuffle"),
     "fletcher32": (stored(fletcher32=True, chunks=(64,), **GZIP), "stored with deflate and fletcher32"),
     "a chunk unfiltered": (with_a_chunk_unfiltered, "stored without its filters"),
@@ -218,6 +221,30 @@ def test_a_slower_layout_gives_the_same_cohort_and_says_why_it_is_slow(
     assert all(reason in line and line.startswith(f"X of {path.name} is ") for line in said(caplog))
     assert_same(made, plain)
     np.testing.assert_array_equal(builders.counts(made), as_anndata_reads(path), strict=True)
+
+
+READ = """
+import sys
+from pathlib import Path
+sys.modules.update({missing})
+from oligo_ad.data.atlas import open_atlas
+with open_atlas(Path(sys.argv[1])) as atlas:
+    print(sum(block.sum() for block in atlas.rows("X", range(atlas.n_obs))))
+"""
+
+
+def test_a_compression_that_hdf5_does_not_bring_is_learned_or_asked_for(tmp_path: Path) -> None:
+    path = SLOW["zstd"][0](tmp_path)
+
+    def read(missing: str) -> subprocess.CompletedProcess[str]:
+        # A fresh process: this one knows the compression since it wrote the file.
+        words = [sys.executable, "-c", READ.format(missing=missing), str(path)]
+        return subprocess.run(words, capture_output=True, text=True, cwd=builders.CONF.parent, check=False)
+
+    assert float(read("{}").stdout) == atlas().X.sum()
+    refused = read("{'hdf5plugin': None}")
+    assert refused.returncode != 0
+    builders.assert_says(refused.stderr, path.name, "HDF5 zstd filter", "pip install hdf5plugin")
 
 
 def test_chunks_too_large_to_hold_in_every_thread_are_left_to_hdf5(

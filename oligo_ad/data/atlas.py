@@ -6,7 +6,7 @@ indices are checked before they are used, since a wrong index crashes the librar
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata.io import read_elem
 
+from oligo_ad.data.chunks import filters_of
 from oligo_ad.data.rows import Damaged, csc_reader, csr_reader, dense_reader, read_rows
 from oligo_ad.errors import UserError, listing, nearest
 
@@ -216,10 +217,23 @@ def _refuse_foreign(file: h5py.File, path: Path) -> None:
                 groups.append(item)
             elif isinstance(item, h5py.Dataset):
                 foreign = item.is_virtual or bool(item.external)
+                _require_filters(item, path)
             if foreign:
                 raise UserError(
                     f"{path}: '{group.name.rstrip('/')}/{name}' is a link to other data, which is "
                     "not followed. Write the file out again with anndata."
+                )
+
+
+def _require_filters(stored: h5py.Dataset, path: Path) -> None:
+    """Have HDF5 learn a compression that it does not bring, or say where to get it."""
+    for code, name in filters_of(stored).items():
+        if not h5py.h5z.filter_avail(code):
+            with suppress(ImportError):
+                import hdf5plugin  # noqa: F401 importing it registers its filters
+            if not h5py.h5z.filter_avail(code):
+                raise UserError(
+                    f"{path} is compressed with {name}, which HDF5 does not bring: pip install hdf5plugin."
                 )
 
 

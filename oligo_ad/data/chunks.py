@@ -5,6 +5,7 @@ from then on a chunk is a positional read and a call of libdeflate, both outside
 """
 
 import os
+import re
 import zlib
 from typing import Any, NamedTuple, Protocol
 
@@ -121,6 +122,14 @@ def open_vector(stored: h5py.Dataset, file: int | None) -> Vector:
     return Direct(file, stored.dtype, chunks)
 
 
+def filters_of(stored: h5py.Dataset) -> dict[int, str]:
+    """Codes and names of the filters that a dataset passed through, in order."""
+    plist = stored.id.get_create_plist()
+    filters = [plist.get_filter(i) for i in range(plist.get_nfilters())]
+    # Some names go on to say where the filter is described.
+    return {code: re.split("[:;]", name.decode())[0] or f"filter {code}" for code, _, _, name in filters}
+
+
 def _locate(stored: h5py.Dataset) -> Chunks | str:
     """Where the chunks of a dataset lie, or why they cannot be read by position."""
     if not (hasattr(os, "preadv") and hasattr(stored.id, "chunk_iter")):
@@ -134,11 +143,10 @@ def _locate(stored: h5py.Dataset) -> Chunks | str:
         if place is None:
             return "it is stored inside its header" if len(stored) else "it is empty"
         return Chunks(len(stored), np.array([place]), np.array([stored.nbytes]), False, False)
-    plist = stored.id.get_create_plist()
-    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    named = filters_of(stored)
+    filters = list(named)
     if filters not in ([], [h5py.h5z.FILTER_DEFLATE], [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]):
-        names = [plist.get_filter(i)[3].decode() or str(filters[i]) for i in range(len(filters))]
-        return f"it is stored with {' and '.join(names)}"
+        return f"it is stored with {' and '.join(named.values())}"
     if stored.chunks[0] * stored.dtype.itemsize > LARGEST_CHUNK:
         return f"its chunks hold {stored.chunks[0]:,} entries"
     return _chunk_table(stored, filters)
