@@ -30,7 +30,7 @@ def trainer(model: nn.Module, batch: Batch | Tensor, device: torch.device) -> Ca
 
     def step() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            cell_BD = model(batch)
+            cell_BD = model.train()(batch)
         cell_BD.float().square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -79,7 +79,6 @@ def compare(zeros: float, options: argparse.Namespace, device: torch.device) -> 
     steps = {name: trainer(model, given, device) for name, (model, given) in models.items()}
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
         answers = [model.eval()(given).float() for model, given in models.values()]
-        [model.train() for model, _ in models.values()]
         named = attention_kernels(models["oligo_ad"][0], batch)
     taken = seconds(steps, device, options.rounds)
     lines = []

@@ -7,6 +7,7 @@ names. The defaults live in `conf/`: a field without one here has it there.
 """
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -139,6 +140,11 @@ class CacheConfig:
     """Where prepared cohorts and simulated atlases are kept; see `data/cache.py`."""
 
     dir: str
+
+    @property
+    def path(self) -> Path:
+        """The directory, with `~` resolved."""
+        return Path(self.dir).expanduser()
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -51,7 +51,7 @@ class Run:
     accelerator: Accelerator
     cohort: Cohort
     covariates: Covariates
-    n_folds: int
+    folds: list[Fold]
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,19 @@ def run(config: Config, folder: Path) -> float | None:
     Raises:
         UserError: a mistake in the configuration or the data; no result is written then.
     """
-    where = Path(config.cache.dir).expanduser()
     match config.task:
         case "train":
             return _train(config, folder)
         case "prepare":
-            load_cohort(config.data, where)
+            load_cohort(config.data, config.cache.path)
         case "inspect":
             from oligo_ad.inspection import inspect
 
             print(inspect(config))  # noqa: T201 this text is what the user asked for
         case "cache":
-            print(cache.describe(where))  # noqa: T201 the same
+            print(cache.describe(config.cache.path))  # noqa: T201 the same
         case "clear_cache":
-            print(cache.clear(where))  # noqa: T201 the same
+            print(cache.clear(config.cache.path))  # noqa: T201 the same
     return None
 
 
@@ -104,18 +103,18 @@ def _train_and_evaluate(config: Config, folder: Path, accelerator: Accelerator) 
     """The straight line; the headline is known to the first process."""
     started = time.perf_counter()
     with accelerator.main_process_first():
-        cohort = load_cohort(config.data, Path(config.cache.dir).expanduser())
+        cohort = load_cohort(config.data, config.cache.path)
     covariates = read_covariates(cohort.donors, config.metadata)
     for note in cohort.notes + covariates.notes:
         log.warning(note)
     folds = make_folds(cohort.donors["label"], config.split)
     start_tracker(accelerator, config, folder)
-    shared = Run(config, folder, accelerator, cohort, covariates, len(folds))
+    shared = Run(config, folder, accelerator, cohort, covariates, folds)
     results = [train_fold(shared, fold) for fold in folds]
     headline = None
     if accelerator.is_main_process:
         try:
-            headline = _conclude(shared, folds, results, time.perf_counter() - started)
+            headline = _conclude(shared, results, time.perf_counter() - started)
         except OSError as error:
             raise UserError(f"the results cannot be written to {folder}: {error}.") from error
     accelerator.wait_for_everyone()
@@ -128,12 +127,14 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
     Nothing of a test donor is looked at before `predict`.
     """
     config, accelerator = run.config, run.accelerator
-    name = f"fold_{fold.number}/" if run.n_folds > 1 else ""
+    name = f"fold_{fold.number}/" if len(run.folds) > 1 else ""
     rows = {part: run.cohort.rows_of(getattr(fold, part)) for part in ("train", "validation", "test")}
     label = run.cohort.cells["label"].to_numpy()
     seed_everything(config.seed, fold.number)
     trained, loader = _prepare(run, fold)
-    kernels = _kernels(run, trained, loader, rows["train"]) if fold.number == 1 else []
+    kernels = _kernels(run, trained, loader, rows["train"])
+    if fold is run.folds[0] and not all("flash" in kernel for kernel in kernels):
+        log.warning("%s (attention runs on: %s)", SLOW_ATTENTION, ", ".join(kernels))
     cells = Cells(rows["train"], rows["validation"], label, run.cohort.cells["donor"].to_numpy(str))
     fitted = fit(trained.classifier, loader, cells, config.fit, config.seed, accelerator, name)
     batch_size = EVALUATION_BATCH * config.fit.batch_size
@@ -142,7 +143,7 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
         for part, own in rows.items()
     }
     if accelerator.is_main_process:
-        file = "model.safetensors" if run.n_folds == 1 else f"model_fold_{fold.number}.safetensors"
+        file = "model.safetensors" if len(run.folds) == 1 else f"model_fold_{fold.number}.safetensors"
         save_checkpoint(trained, config.model, config.metadata, run.folder / file)
     accelerator.free_memory()
     threshold = config.evaluation.threshold
@@ -177,15 +178,12 @@ def _kernels(run: Run, trained: Trained, loader: Loader, train: np.ndarray) -> l
     batch_size = min(run.config.fit.batch_size, TRIAL_BATCH, len(train))
     with run.accelerator.autocast():
         batch = next(loader.shuffled(train, batch_size, run.config.seed, epoch=0))
-        kernels = attention_kernels(trained.classifier.to(run.accelerator.device), batch)
-    if kernels and not all("flash" in name for name in kernels):
-        log.warning("%s (attention runs on: %s)", SLOW_ATTENTION, ", ".join(kernels))
-    return kernels
+        return attention_kernels(trained.classifier.to(run.accelerator.device), batch)
 
 
-def _conclude(run: Run, folds: list[Fold], results: list[FoldResult], seconds: float) -> float:
+def _conclude(run: Run, results: list[FoldResult], seconds: float) -> float:
     """Baselines, scores, and every file of the run directory."""
-    config, cohort = run.config, run.cohort
+    config, cohort, folds = run.config, run.cohort, run.folds
     write_split(folds, cohort.donors["label"], config.split, run.folder / "split.json")
     baselines = None
     if config.evaluation.baselines:

@@ -1,7 +1,5 @@
 """`task=inspect`: what a file holds and what a run would do with it, from obs and a few rows."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from oligo_ad.config import Config, DataConfig
@@ -23,7 +21,7 @@ def inspect(config: Config) -> str:
     Raises:
         UserError: the file cannot be read at all. What a run would refuse is part of the text.
     """
-    with open_atlas(source(config.data, Path(config.cache.dir).expanduser())) as atlas:
+    with open_atlas(source(config.data, config.cache.path)) as atlas:
         lines = [f"{'SIMULATED ' if atlas.simulated else ''}{atlas.path}"]
         lines += [f"{atlas.n_obs:,} nuclei x {len(atlas.var('X')):,} genes", ""]
         lines += [*_matrices(atlas, config.data), "", *_genes(atlas), "", *_columns(atlas, config.data)]

@@ -183,6 +183,15 @@ def cut(monkeypatch: pytest.MonkeyPatch, block: int | None) -> None:
         monkeypatch.setattr(rows, "SPAN", block)
 
 
+def read_alike(path: Path, plain: Cohort, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log said while the cohort was read, which is the plain one and what anndata reads."""
+    with caplog.at_level(logging.INFO):
+        made = builders.read(path)
+    assert_same(made, plain)
+    np.testing.assert_array_equal(builders.counts(made), as_anndata_reads(path), strict=True)
+    return said(caplog)
+
+
 @SIZES
 @pytest.mark.parametrize("name", FAST)
 def test_a_layout_that_is_read_by_position_gives_the_same_cohort_and_says_nothing(
@@ -194,12 +203,7 @@ def test_a_layout_that_is_read_by_position_gives_the_same_cohort_and_says_nothin
     block: int | None,
 ) -> None:
     cut(monkeypatch, block)
-    path = FAST[name](tmp_path)
-    with caplog.at_level(logging.INFO):
-        made = builders.read(path)
-    assert said(caplog) == []
-    assert_same(made, plain)
-    np.testing.assert_array_equal(builders.counts(made), as_anndata_reads(path), strict=True)
+    assert read_alike(FAST[name](tmp_path), plain, caplog) == []
 
 
 @SIZES
@@ -215,12 +219,9 @@ def test_a_slower_layout_gives_the_same_cohort_and_says_why_it_is_slow(
     cut(monkeypatch, block)
     write, reason = SLOW[name]
     path = write(tmp_path)
-    with caplog.at_level(logging.INFO):
-        made = builders.read(path)
-    assert said(caplog)
-    assert all(reason in line and line.startswith(f"X of {path.name} is ") for line in said(caplog))
-    assert_same(made, plain)
-    np.testing.assert_array_equal(builders.counts(made), as_anndata_reads(path), strict=True)
+    lines = read_alike(path, plain, caplog)
+    assert lines
+    assert all(reason in line and line.startswith(f"X of {path.name} is ") for line in lines)
 
 
 READ = """
@@ -353,7 +354,6 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(rows, "open_vector", module.open_vector)
-    monkeypatch.setattr(rows, "Spanned", module.Spanned)
     return module
 
 

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from anndata.io import read_elem
 
 from oligo_ad.data.chunks import filters_of
-from oligo_ad.data.rows import Damaged, csc_reader, csr_reader, dense_reader, read_rows
+from oligo_ad.data.rows import Damaged, by_span, csc_reader, csr_reader, dense_reader, read_rows
 from oligo_ad.errors import UserError, listing, nearest
 
 log = logging.getLogger(__name__)
@@ -59,14 +59,12 @@ class Atlas:
             )
         with self._reading(f"obs column '{name}'"):
             stored = self._file["obs"][name]
-            n_stored = _codes(stored).shape[0]
-            values = None if n_stored != self.n_obs else pd.Series(_entries(stored, rows), name=name)
-        if values is None:
-            raise UserError(
-                f"obs column '{name}' of {self.path.name} has {n_stored} entries for "
-                f"{self.n_obs} nuclei: the file is damaged."
-            )
-        return values
+            if (n_stored := _codes(stored).shape[0]) != self.n_obs:
+                raise UserError(
+                    f"obs column '{name}' of {self.path.name} has {n_stored} entries for "
+                    f"{self.n_obs} nuclei: the file is damaged."
+                )
+            return pd.Series(_entries(stored, rows), name=name)
 
     def first_column(self, names: tuple[str, ...]) -> str | None:
         """The first of `names` that is an obs column."""
@@ -79,12 +77,19 @@ class Atlas:
 
     def var(self, matrix: str) -> pd.DataFrame:
         """The genes of a matrix: its var, with the gene names as index."""
-        name = "raw/var" if matrix == "raw/X" else "var"
+        self._n_genes(matrix)
+        name = _var(matrix)
         with self._reading(name):
             frame: pd.DataFrame = read_elem(self._file[name])
-        if len(frame) == 0:
-            raise UserError(f"{self.path} holds no genes (var is empty).")
         return frame
+
+    def _n_genes(self, matrix: str) -> int:
+        with self._reading(_var(matrix)):
+            frame = self._file[_var(matrix)]
+            n_genes = int(_codes(frame[frame.attrs["_index"]]).shape[0])
+        if n_genes == 0:
+            raise UserError(f"{self.path} holds no genes (var is empty).")
+        return n_genes
 
     def layout(self, matrix: str) -> str:
         """`csr_matrix`, `csc_matrix` or `array`."""
@@ -96,7 +101,7 @@ class Atlas:
         with self._reading(matrix):
             declared = node.shape if hasattr(node, "shape") else node.attrs["shape"]
             shape = (int(declared[0]), int(declared[1]))
-        expected = (self.n_obs, len(self.var(matrix)))
+        expected = (self.n_obs, self._n_genes(matrix))
         if shape != expected:
             raise UserError(
                 f"{matrix} of {self.path.name} declares {shape[0]} x {shape[1]} values, but obs and "
@@ -237,6 +242,10 @@ def _require_filters(stored: h5py.Dataset, path: Path) -> None:
                 )
 
 
+def _var(matrix: str) -> str:
+    return "raw/var" if matrix == "raw/X" else "var"
+
+
 def _codes(stored: Any) -> Any:
     """The array of a stored column that has an entry a nucleus."""
     if hasattr(stored, "shape"):
@@ -251,8 +260,4 @@ def _entries(stored: Any, rows: np.ndarray | None) -> Any:
         return values if rows is None else values[rows]
     is_text = isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype)
     words = stored.asstr() if is_text else stored
-    pieces = [
-        words[first : first + WORDS][rows[(rows >= first) & (rows < first + WORDS)] - first]
-        for first in range(0, stored.shape[0], WORDS)
-    ]
-    return np.concatenate(pieces)
+    return np.concatenate([words[part[0] : part[-1] + 1][part - part[0]] for part in by_span(rows, WORDS)])

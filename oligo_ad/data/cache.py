@@ -134,7 +134,7 @@ def _build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     staging.mkdir()
     try:
         cohort = build(atlas, config, staging)
-        _describe(cohort, staging)
+        _complete(cohort, staging)
         staging.rename(folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -142,7 +142,7 @@ def _build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     return cohort
 
 
-def _describe(cohort: Cohort, folder: Path) -> None:
+def _complete(cohort: Cohort, folder: Path) -> None:
     """Everything of a cohort beside its matrix, and a manifest with the checksum of every file."""
     np.save(folder / SUMS, cohort.sums.values)
     for name in FRAMES:
@@ -214,9 +214,10 @@ def describe(cache: Path) -> str:
         with _locked(cache, _owner(path)):
             if not path.exists():
                 continue
-            total += size(path)
+            n_bytes = size(path)
+            total += n_bytes
             written = datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
-            lines.append(f"  {megabytes(size(path)):>12}  {written}  {path.name:<32} {_about(path)}")
+            lines.append(f"  {megabytes(n_bytes):>12}  {written}  {path.name:<32} {_about(path)}")
     return "\n".join(
         [*lines, f"  {megabytes(total):>12}  in all; `python run.py task=clear_cache` removes it"]
     )

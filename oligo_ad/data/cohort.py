@@ -1,6 +1,5 @@
 """The cohort: the chosen nuclei with their counts, genes and donors, before anything is fitted."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,24 +61,14 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     var = atlas.var(expression.matrix)
     donors, donor_code = np.unique(chosen.donor, return_inverse=True)
     writer, sums = MatrixWriter(folder, len(var)), DonorSums.zeros(len(donors), len(var))
-    totals, n_genes = [], []
-    for first, block in _read(atlas, expression, chosen.rows):
-        length = np.diff(block.indptr)
-        total = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        good = length >= max(1, config.min_genes)
-        rich = block if good.all() else block[good]
-        scale = TARGET / np.maximum(total[good], 1) if expression.content == "counts" else None
-        sums.add(rich, scale, donor_code[first : first + len(total)][good])
-        writer.append(block)
-        totals.append(total)
-        n_genes.append(length)
+    total, n_genes = _write_rows(atlas, expression, chosen.rows, donor_code, config, writer, sums)
     cells = pd.DataFrame(
         {
             "barcode": atlas.barcodes(chosen.rows),
             "donor": chosen.donor,
             "label": chosen.label,
-            "total": np.concatenate(totals) if expression.content == "counts" else np.nan,
-            "n_genes": np.concatenate(n_genes),
+            "total": total if expression.content == "counts" else np.nan,
+            "n_genes": n_genes,
         }
     )
     if "SIMULATED affected" in atlas.columns:
@@ -113,15 +102,38 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     )
 
 
-def _read(atlas: Atlas, expression: Expression, rows: np.ndarray) -> Iterator[tuple[int, sp.csr_matrix]]:
-    """The chosen rows with the position of each block's first; every value is checked, not a sample's."""
-    first = 0
+def _write_rows(
+    atlas: Atlas,
+    expression: Expression,
+    rows: np.ndarray,
+    donor: np.ndarray,
+    config: DataConfig,
+    writer: MatrixWriter,
+    sums: DonorSums,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write the chosen rows, and add those rich enough to the sums of their donors (by position).
+
+    Every value is checked, not those of a sample only. Returns sum and expressed genes of each nucleus.
+    """
+    totals, n_genes, first = [], [], 0
     with progress(f"reading {expression.matrix}", len(rows), "nuclei") as advance:
         for block in atlas.rows(expression.matrix, rows, tell=True):
             require(block, expression, atlas.path.name)
-            yield first, block
-            first += block.shape[0]
-            advance(block.shape[0], block.data.nbytes + block.indices.nbytes)
+            writer.append(block)
+            totals.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
+            n_genes.append(np.diff(block.indptr))
+            good = _rich(n_genes[-1], config)
+            scale = TARGET / np.maximum(totals[-1][good], 1) if expression.content == "counts" else None
+            rich = block if good.all() else block[good]
+            sums.add(rich, scale, donor[first : first + len(good)][good])
+            first += len(good)
+            advance(len(good), block.data.nbytes + block.indices.nbytes)
+    return np.concatenate(totals), np.concatenate(n_genes)
+
+
+def _rich(n_genes: np.ndarray, config: DataConfig) -> np.ndarray:
+    """Which nuclei express enough genes, and any at all."""
+    return n_genes >= max(1, config.min_genes)
 
 
 def _good(cells: pd.DataFrame, config: DataConfig) -> np.ndarray:
@@ -130,7 +142,7 @@ def _good(cells: pd.DataFrame, config: DataConfig) -> np.ndarray:
     Raises:
         UserError: none is left of one class.
     """
-    rich = (cells["n_genes"] >= max(1, config.min_genes)).to_numpy()
+    rich = _rich(cells["n_genes"].to_numpy(), config)
     enough = cells[rich].groupby("donor")["label"].size() >= config.min_nuclei
     good: np.ndarray = rich & cells["donor"].isin(enough.index[enough]).to_numpy()
     left, names = set(cells["label"][good]), {1: config.positive, 0: config.negative}

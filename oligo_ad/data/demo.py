@@ -12,9 +12,7 @@ marginal shifts of real AD genes, and an interaction: two gene modules that go u
 affected nuclei and independently in others, so that no gene's mean, hence no linear model, tells.
 """
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from anndata.io import write_elem
 
 from oligo_ad.config import SimulationConfig
 from oligo_ad.progress import progress
+from oligo_ad.threads import in_order
 
 GENES = Path(__file__).with_name("demo_genes.csv.gz")
 DONORS = {"Not AD": 9, "Low": 12, "Intermediate": 21, "High": 39}
@@ -192,17 +191,14 @@ def _nuclei(config: SimulationConfig, truth: Truth, rng: np.random.Generator) ->
 
 def _draw(config: SimulationConfig, truth: Truth, obs: pd.DataFrame) -> Iterator[sp.csr_matrix]:
     """Counts of `BLOCK` nuclei after another, drawn by threads ahead of the writer."""
-    starts = range(0, len(obs), BLOCK)
-    with ThreadPoolExecutor(DRAWERS) as pool, progress("simulating", len(obs), "nuclei") as advance:
-        pending: deque[Future[sp.csr_matrix]] = deque()
-        for start in starts:
-            block = obs.iloc[start : start + BLOCK]
-            pending.append(pool.submit(_draw_block, config, truth, block, start))
-            if len(pending) > DRAWERS:
-                yield pending.popleft().result()
-                advance(BLOCK)
-        while pending:
-            yield pending.popleft().result()
+
+    def draw(start: int) -> sp.csr_matrix:
+        return _draw_block(config, truth, obs.iloc[start : start + BLOCK], start)
+
+    with progress("simulating", len(obs), "nuclei") as advance:
+        for counts in in_order(draw, range(0, len(obs), BLOCK), DRAWERS):
+            yield counts
+            advance(counts.shape[0])
 
 
 def _draw_block(config: SimulationConfig, truth: Truth, block: pd.DataFrame, start: int) -> sp.csr_matrix:

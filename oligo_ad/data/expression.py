@@ -46,9 +46,9 @@ def find_expression(atlas: Atlas, wanted: str) -> Expression:
         return Expression(matrix, "counts", f"raw counts in {matrix}, as asked")
     if wanted == "auto":
         for matrix in sorted(atlas.matrices, key=lambda name: _preference(name)):
-            if is_counts(atlas.sample(matrix)):
+            if is_counts(sample := atlas.sample(matrix)):
                 said = f"raw counts in {matrix}"
-                return Expression(matrix, "counts", f"{said}; {_agreement(atlas, matrix)}")
+                return Expression(matrix, "counts", f"{said}; {_agreement(atlas, matrix, sample)}")
     sample = atlas.sample("X")
     if is_counts(sample):
         raise UserError("data.counts=none, but X holds raw counts, no log values. Use data.counts=auto.")
@@ -103,11 +103,11 @@ def _preference(matrix: str) -> tuple[int, str]:
     return (usual + {"raw/X": 1, "X": 2}.get(matrix, 0), matrix)
 
 
-def _agreement(atlas: Atlas, counts: str) -> str:
+def _agreement(atlas: Atlas, counts: str, sample: sp.csr_matrix) -> str:
     """How X relates to the counts found elsewhere, on the sample."""
     if counts == "X":
         return "normalised once, by this program"
-    sample, given = atlas.sample(counts), atlas.sample("X")
+    given = atlas.sample("X")
     if sample.shape != given.shape:
         return "X has other genes"
     expected = log_normalise(sample, np.asarray(sample.sum(axis=1)).ravel())

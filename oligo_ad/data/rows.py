@@ -1,16 +1,15 @@
 """Chosen rows of a stored matrix, whatever its layout, in blocks that threads read side by side."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 import scipy.sparse as sp
 
-from oligo_ad.data.chunks import Spanned, open_vector
+from oligo_ad.data.chunks import open_vector
+from oligo_ad.threads import in_order
 
 # A block holds at most BLOCK nonzeros of the chosen rows. What cannot be read by position is read in
 # whole spans, of at most SPAN nonzeros (or entries of a dense matrix).
@@ -40,27 +39,16 @@ def read_rows(reader: Reader) -> Iterator[sp.csr_matrix]:
     Raises:
         Damaged: a gene beyond the last, or a value that is no number.
     """
-    with ThreadPoolExecutor(THREADS) as pool:
-        ahead: deque[Future[sp.csr_matrix]] = deque()
-        try:
-            for part in reader.parts:
-                ahead.append(pool.submit(_read_block, reader, part))
-                if len(ahead) > THREADS:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for block in ahead:
-                block.cancel()
 
+    def read(part: np.ndarray) -> sp.csr_matrix:
+        block = reader.read(part)
+        if not np.isfinite(block.data).all():
+            raise Damaged("holds NaN or infinite values")
+        block.sum_duplicates()
+        block.eliminate_zeros()
+        return block
 
-def _read_block(reader: Reader, part: np.ndarray) -> sp.csr_matrix:
-    block = reader.read(part)
-    if not np.isfinite(block.data).all():
-        raise Damaged("holds NaN or infinite values")
-    block.sum_duplicates()
-    block.eliminate_zeros()
-    return block
+    return in_order(read, reader.parts, THREADS)
 
 
 def csr_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray, file: int | None) -> Reader:
@@ -70,26 +58,25 @@ def csr_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray, file
         Damaged: the row pointers fit neither the shape nor what is stored.
     """
     n_genes = shape[1]
-    indptr = group["indptr"][:].astype(np.int64)
-    stored = group["data"].shape[0]
-    sound = len(indptr) == shape[0] + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
-    if not (sound and indptr[-1] == stored == group["indices"].shape[0]):
-        raise Damaged("has damaged row pointers")
+    indptr = _pointers(group, shape[0], "row")
     data, indices = (open_vector(group[name], file) for name in ("data", "indices"))
     says = list(dict.fromkeys(vector.says for vector in (data, indices) if vector.says))
 
     def read(part: np.ndarray) -> sp.csr_matrix:
         starts, stops = indptr[part], indptr[part + 1]
         genes = indices.read(starts, stops)
-        if len(genes) and (genes.min() < 0 or genes.max() >= n_genes):
+        if not _within(genes, n_genes):
             raise Damaged(f"names a gene beyond its {n_genes}: its column indices are damaged")
-        places = np.concatenate([[0], np.cumsum(stops - starts)])
-        parts = (_usable(data.read(starts, stops)), genes.astype(np.int32, copy=False), places)
+        parts = (
+            _usable(data.read(starts, stops)),
+            genes.astype(np.int32, copy=False),
+            _offsets(stops - starts),
+        )
         return sp.csr_matrix(parts, shape=(len(part), n_genes))
 
-    own = np.concatenate([[0], np.cumsum(indptr[rows + 1] - indptr[rows])])
+    own = _offsets(indptr[rows + 1] - indptr[rows])
     parts = _cut(rows, own[:-1], own[1:], BLOCK)
-    if isinstance(data, Spanned) or isinstance(indices, Spanned):
+    if says:
         parts = [piece for part in parts for piece in _cut(part, indptr[part], indptr[part + 1], SPAN)]
     return Reader(parts, read, says)
 
@@ -100,10 +87,7 @@ def csc_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray) -> R
     Raises:
         Damaged: the column pointers or row indices do not fit the shape.
     """
-    indptr = group["indptr"][:].astype(np.int64)
-    stored = group["data"].shape[0]
-    if len(indptr) != shape[1] + 1 or indptr[0] or (np.diff(indptr) < 0).any() or indptr[-1] != stored:
-        raise Damaged("has damaged column pointers")
+    indptr = _pointers(group, shape[1], "column")
     place = np.full(shape[0], -1, np.int32)
     place[rows] = np.arange(len(rows), dtype=np.int32)
     kept, values = [], []
@@ -111,15 +95,13 @@ def csc_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray) -> R
     for part in _cut(np.arange(shape[1]), indptr[:-1], indptr[1:], SPAN):
         first, last = indptr[part[0]], indptr[part[-1] + 1]
         nuclei = group["indices"][first:last]
-        if len(nuclei) and (nuclei.min() < 0 or nuclei.max() >= shape[0]):
+        if not _within(nuclei, shape[0]):
             raise Damaged(f"names a nucleus beyond its {shape[0]}: its row indices are damaged")
         wanted = place[nuclei] >= 0
         kept.append(place[nuclei[wanted]])
         values.append(_usable(group["data"][first:last][wanted]))
-        before = np.concatenate([[0], np.cumsum(wanted)])
-        length[part] = np.diff(before[indptr[part[0] : part[-1] + 2] - first])
-    pointers = np.concatenate([[0], np.cumsum(length)])
-    parts = (np.concatenate(values), np.concatenate(kept), pointers)
+        length[part] = np.diff(_offsets(wanted)[indptr[part[0] : part[-1] + 2] - first])
+    parts = (np.concatenate(values), np.concatenate(kept), _offsets(length))
     whole = sp.csc_matrix(parts, shape=(len(rows), shape[1])).tocsr()
     own = whole.indptr.astype(np.int64)
     return Reader(
@@ -131,13 +113,35 @@ def csc_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray) -> R
 
 def dense_reader(stored: h5py.Dataset, rows: np.ndarray) -> Reader:
     """Rows of a dense matrix, read in whole spans."""
-    step = max(1, SPAN // stored.shape[1])
-    parts = np.split(rows, np.flatnonzero(np.diff(rows // step)) + 1) if len(rows) else []
+    parts = by_span(rows, max(1, SPAN // stored.shape[1]))
 
     def read(part: np.ndarray) -> sp.csr_matrix:
         return sp.csr_matrix(_usable(stored[part[0] : part[-1] + 1][part - part[0]]))
 
     return Reader(parts, read, ["stored dense, zeros and all"])
+
+
+def by_span(rows: np.ndarray, span: int) -> list[np.ndarray]:
+    """Sorted rows, cut where another `span` rows of the file begin."""
+    return np.split(rows, np.flatnonzero(np.diff(rows // span)) + 1) if len(rows) else []
+
+
+def _pointers(group: h5py.Group, n: int, of: str) -> np.ndarray:
+    """The pointers of `n` rows or columns, which rise from 0 to the number of values stored."""
+    indptr: np.ndarray = group["indptr"][:].astype(np.int64)
+    sound = len(indptr) == n + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
+    if not (sound and indptr[-1] == group["data"].shape[0] == group["indices"].shape[0]):
+        raise Damaged(f"has damaged {of} pointers")
+    return indptr
+
+
+def _within(indices: np.ndarray, n: int) -> bool:
+    return not len(indices) or bool(indices.min() >= 0 and indices.max() < n)
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    """Where each of some stretches begins, and the end of the last."""
+    return np.concatenate([[0], np.cumsum(lengths)])
 
 
 def _usable(values: np.ndarray) -> np.ndarray:

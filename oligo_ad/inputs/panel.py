@@ -6,7 +6,6 @@ from typing import Literal
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError
@@ -80,7 +79,7 @@ def _scanpy(
         raise UserError("model.encoder.flavor=seurat_v3 needs raw counts; this file has none.")
     genes = np.flatnonzero(expressed)
     values = cohort.matrix.columns(genes) if flavor == "seurat_v3" else cohort.log_values(genes)
-    nuclei = ad.AnnData(sp.csr_matrix(values[rows]), var=pd.DataFrame(index=cohort.genes["name"][genes]))
+    nuclei = ad.AnnData(values[rows], var=pd.DataFrame(index=cohort.genes["name"][genes]))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # scanpy's own use of pandas
