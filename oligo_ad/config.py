@@ -93,11 +93,14 @@ class MetadataConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelConfig:
-    """What is read from a cell, and the network that reads it."""
+    """What is read from a cell, and the network that reads it; for a pretrained one, what reads its files."""
 
     name: str
     encoder: Component
     network: Component
+    reader: Component | None = None
+    checkpoint: str | None = None  # the files of a pretrained model, as downloaded
+    pretrained: bool | None = None  # false: its architecture with random weights; stamps every output
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -113,6 +116,7 @@ class FitConfig:
     pos_weight: Literal["auto"] | Annotated[float, Field(gt=0)]  # auto: negatives / positives
     monitor: Literal["loss", "cell_auroc", "donor_auroc"]  # on validation donors
     patience: Positive  # epochs without improvement before stopping
+    layer_decay: Annotated[float, Field(gt=0, le=1)]  # learning rate of a layer, as a share of the next one's
     log_every: Positive  # optimizer steps between reads of the loss from the device
     compile: bool  # torch.compile: about a minute at the start, then faster steps
 

@@ -12,7 +12,6 @@ import pandas as pd
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
-from oligo_ad.components import component
 from oligo_ad.config import Config, MetadataConfig
 from oligo_ad.data import cache
 from oligo_ad.data.cache import load_cohort
@@ -21,6 +20,7 @@ from oligo_ad.data.metadata import COVARIATES, Covariates, fit_standardiser, rea
 from oligo_ad.data.split import Fold, make_folds, write_split
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.loader import Loader, Share
+from oligo_ad.models.foundation import Foundation, read_foundation
 from oligo_ad.results import report
 from oligo_ad.results.baselines import score_baselines
 from oligo_ad.results.environment import environment
@@ -28,7 +28,7 @@ from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.outcome import FoldPrediction, evaluate
 from oligo_ad.results.story import Story
 from oligo_ad.training.accelerate import make_accelerator, seed_everything, start_tracker
-from oligo_ad.training.checkpoint import Trained, make_classifier, save_checkpoint
+from oligo_ad.training.checkpoint import Trained, make_classifier, make_encoder, save_checkpoint
 from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Fitted, fit, make_optimizer
 from oligo_ad.training.predict import attention_kernels, predict
 
@@ -52,6 +52,7 @@ class Run:
     cohort: Cohort
     covariates: Covariates
     folds: list[Fold]
+    foundation: Foundation | None
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class FoldResult:
     prediction: FoldPrediction
     fitted: Fitted
     gene_names: list[str]
+    about_input: dict[str, str]
     attention: list[str]
 
 
@@ -91,15 +93,18 @@ def run(config: Config, folder: Path) -> float | None:
 
 def _train(config: Config, folder: Path) -> float | None:
     """A whole run; every mistake that can be found before the data are read is found then."""
-    _check_components(config)
+    foundation = read_foundation(config.model)
+    _check_components(config, foundation)
     accelerator, folder = make_accelerator(config, folder)
     with _claimed(folder) if accelerator.is_main_process else nullcontext():
-        headline = _train_and_evaluate(config, folder, accelerator)
+        headline = _train_and_evaluate(config, folder, accelerator, foundation)
     accelerator.end_training()
     return headline
 
 
-def _train_and_evaluate(config: Config, folder: Path, accelerator: Accelerator) -> float | None:
+def _train_and_evaluate(
+    config: Config, folder: Path, accelerator: Accelerator, foundation: Foundation | None
+) -> float | None:
     """The straight line; the headline is known to the first process."""
     started = time.perf_counter()
     with accelerator.main_process_first():
@@ -109,7 +114,7 @@ def _train_and_evaluate(config: Config, folder: Path, accelerator: Accelerator) 
         log.warning(note)
     folds = make_folds(cohort.donors["label"], config.split)
     start_tracker(accelerator, config, folder)
-    shared = Run(config, folder, accelerator, cohort, covariates, folds)
+    shared = Run(config, folder, accelerator, cohort, covariates, folds, foundation)
     results = [train_fold(shared, fold) for fold in folds]
     headline = None
     if accelerator.is_main_process:
@@ -157,20 +162,21 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
         train=rows["train"],
         train_probability=probability["train"],
     )
-    return FoldResult(prediction, fitted, trained.encoder.gene_names, kernels)
+    return FoldResult(prediction, fitted, trained.encoder.gene_names, trained.encoder.about, kernels)
 
 
 def _prepare(run: Run, fold: Fold) -> tuple[Trained, Loader]:
     """Encoder and metadata fitted on training donors, an untrained classifier, and its batches."""
     config, cells, accelerator = run.config, run.cohort.cells, run.accelerator
-    encoder = component(config.model.encoder, "model.encoder")().fit(run.cohort, fold.train)
+    encoder = make_encoder(config.model, run.foundation).fit(run.cohort, fold.train)
     standardiser = fit_standardiser(run.covariates.values, fold.train)
     metadata = standardiser.apply(run.covariates.values).loc[cells["donor"]].to_numpy()
-    classifier = make_classifier(config.model, config.metadata, len(encoder.gene_names), metadata.shape[1])
+    n_metadata = metadata.shape[1]
+    classifier = make_classifier(config.model, config.metadata, run.foundation, encoder.n_ids, n_metadata)
     share = Share(accelerator.process_index, accelerator.num_processes)
     label, donor = cells["label"].to_numpy(), cells["donor"].to_numpy(str)
     loader = Loader(encoder, encoder.tokens(run.cohort), metadata, label, donor, accelerator.device, share)
-    return Trained(classifier, encoder, standardiser), loader
+    return Trained(classifier, encoder, standardiser, run.foundation), loader
 
 
 def _kernels(run: Run, trained: Trained, loader: Loader, train: np.ndarray) -> list[str]:
@@ -203,7 +209,9 @@ def _conclude(run: Run, results: list[FoldResult], seconds: float) -> float:
         covariates=run.covariates,
         folds=folds,
         fitted=[result.fitted for result in results],
+        foundation=run.foundation,
         gene_names=[result.gene_names for result in results],
+        about_input=results[0].about_input,
         attention=results[0].attention,
         outcome=outcome,
         environment=environment(run.accelerator.device, run.accelerator.num_processes),
@@ -213,10 +221,11 @@ def _conclude(run: Run, results: list[FoldResult], seconds: float) -> float:
     return outcome.headline
 
 
-def _check_components(config: Config) -> None:
-    """Every component is made once, at a small size, before any data are read."""
-    component(config.model.encoder, "model.encoder")
-    classifier = make_classifier(config.model, config.metadata, n_ids=2, n_metadata=1)
+def _check_components(config: Config, foundation: Foundation | None) -> None:
+    """Every component is made once, as small as it can be, before any data are read."""
+    make_encoder(config.model, foundation)
+    n_ids = len(foundation.vocabulary) if foundation else 2
+    classifier = make_classifier(config.model, config.metadata, foundation, n_ids, n_metadata=1)
     make_optimizer(classifier, config.fit, steps=1)
 
 

@@ -1,10 +1,12 @@
 """Work that threads do ahead, handed over in order."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

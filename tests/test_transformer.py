@@ -1,6 +1,7 @@
 """The transformer's block is PyTorch's, and its merged token is exactly the unexpressed genes."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -10,15 +11,9 @@ from torch._dynamo.testing import CompileCounter
 
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch
-from oligo_ad.models import transformer
-from oligo_ad.models.transformer import (
-    NEVER,
-    Block,
-    Norm,
-    Transformer,
-    attend_with_mask,
-    attend_without_mask,
-)
+from oligo_ad.models import blocks, transformer
+from oligo_ad.models.blocks import NEVER, Block, Norm, attend_with_mask, attend_without_mask
+from oligo_ad.models.transformer import Transformer
 from oligo_ad.training.predict import attention_kernels
 
 WIDTH, HEADS, FEEDFORWARD = 32, 4, 48
@@ -39,7 +34,7 @@ def test_a_stack_of_blocks_with_the_weights_of_pytorchs_encoder_computes_the_sam
     bias = torch.zeros(5, 11, dtype=torch.float64).masked_fill(padded, -torch.inf)
     ours = tokens
     for block in blocks:
-        ours = block(ours, bias)
+        ours = block(ours, partial(attend_with_mask, bias))
     theirs = reference(tokens, src_key_padding_mask=padded)
     torch.testing.assert_close(ours[~padded], theirs[~padded], rtol=0, atol=1e-10)
 
@@ -60,7 +55,7 @@ def by_definition(network: Transformer, dense_BG: Tensor) -> Tensor:
     token = torch.cat([network.cls.expand(len(dense_BG), 1, -1), token], 1)
     bias = torch.zeros(token.shape[:2], dtype=token.dtype)
     for block in network.blocks:
-        token = block(token, bias)
+        token = block(token, partial(attend_with_mask, bias))
     return network.norm(token)[:, 0]
 
 
@@ -124,17 +119,17 @@ def test_a_bias_in_further_dimensions_is_a_bias_of_scores(width: int) -> None:
     torch.manual_seed(1)
     query, key, value = (torch.randn(2, 3, n, width) for n in (5, 9, 9))
     bias = torch.tensor([[0.0, 7.4, -0.3, 0, 0, 0, 0, NEVER, NEVER], [0.0] * 9])
-    wanted = attend_with_mask(query, key, value, bias, 0.0)
-    torch.testing.assert_close(attend_without_mask(query, key, value, bias, 0.0), wanted)
+    wanted = attend_with_mask(bias, query, key, value, 0.0)
+    torch.testing.assert_close(attend_without_mask(bias, query, key, value, 0.0), wanted)
 
 
 def test_in_half_precision_the_bias_keeps_more_digits_than_one_number_has() -> None:
     torch.manual_seed(1)
     query, key, value = (0.1 * torch.randn(2, 3, 9, 16) for _ in range(3))
     bias = torch.tensor([[0.0] * 8 + [7.37], [0.0] * 8 + [5.91]])
-    exact = attend_with_mask(query, key, value, bias, 0.0)
-    half = attend_without_mask(query.bfloat16(), key.bfloat16(), value.bfloat16(), bias, 0.0).float()
-    rounded = attend_with_mask(query, key, value, bias.bfloat16().float(), 0.0)
+    exact = attend_with_mask(bias, query, key, value, 0.0)
+    half = attend_without_mask(bias, query.bfloat16(), key.bfloat16(), value.bfloat16(), 0.0).float()
+    rounded = attend_with_mask(bias.bfloat16().float(), query, key, value, 0.0)
     assert (half - exact).abs().max() < 0.5 * (rounded - exact).abs().max() + 1e-3
 
 
@@ -145,7 +140,7 @@ def test_attention_gets_no_mask_off_the_cpu(monkeypatch: pytest.MonkeyPatch) -> 
         given.append(mask)
         return q
 
-    monkeypatch.setattr(transformer, "scaled_dot_product_attention", watch)
+    monkeypatch.setattr(blocks, "scaled_dot_product_attention", watch)
     small().to("meta")(Batch(*(part.to("meta") for part in cells(random_cells(0.3, torch.float32)))))
     assert given == [None] * 3
 

@@ -1,6 +1,5 @@
 """Chosen rows of a stored matrix, whatever its layout, in blocks that threads read side by side."""
 
-import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -9,12 +8,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from oligo_ad.data.chunks import open_vector
-from oligo_ad.threads import in_order
+from oligo_ad.threads import CORES, in_order
 
 # A block holds at most BLOCK nonzeros of the chosen rows. What cannot be read by position is read in
 # whole spans, of at most SPAN nonzeros (or entries of a dense matrix).
 BLOCK, SPAN = 1 << 21, 1 << 22
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 THREADS = min(8, CORES)
 
 

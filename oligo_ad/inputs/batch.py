@@ -31,12 +31,14 @@ class Tokens(NamedTuple):
     """All cells of a cohort as an encoder sees them, ragged.
 
     Cell i owns places `offsets[i]` to `offsets[i + 1]` of `gene_ids`, int16 where they fit, else int32,
-    and of `values` float32.
+    and of `values`, float32, or uint8 where they are bins. `keys` [cells] int64: what a cell's random
+    draws follow from; empty where an encoder draws nothing.
     """
 
     offsets: Tensor
     gene_ids: Tensor
     values: Tensor
+    keys: Tensor
 
     def to(self, device: torch.device) -> "Tokens":
         return Tokens(*(part.to(device) for part in self))
@@ -49,14 +51,15 @@ class Tokens(NamedTuple):
         mask_BL = place_L < length_B[:, None]
         flat_BL = torch.where(mask_BL, start_B[:, None] + place_L, 0)
         ids_BL = self.gene_ids[flat_BL].long().masked_fill(~mask_BL, 0)
-        return ids_BL, self.values[flat_BL].masked_fill(~mask_BL, 0.0), mask_BL
+        return ids_BL, self.values[flat_BL].float().masked_fill(~mask_BL, 0.0), mask_BL
 
     def dense(self, rows_B: Tensor, longest: int, background_G: Tensor) -> Tensor:
         """Values [B, G] of some cells, with `background_G` wherever a cell has no entry."""
         if rows_B.device.type == "cpu":
             # On a CPU the tensor operations below take ten times as long as one compiled loop.
             dense_BG = background_G.new_empty(len(rows_B), len(background_G))
-            write_rows(*(part.numpy() for part in (rows_B, *self, background_G, dense_BG)))
+            stored = (self.offsets, self.gene_ids, self.values)
+            write_rows(*(part.numpy() for part in (rows_B, *stored, background_G, dense_BG)))
             return dense_BG
         return self._scattered(rows_B, longest, background_G)
 

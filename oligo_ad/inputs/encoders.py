@@ -21,12 +21,16 @@ Size = Annotated[int, Field(ge=1)]
 class Encoder(Protocol):
     """What every encoder offers; a new one needs these and a YAML file, nothing else.
 
-    `gene_names` [ids]: the gene that each id stands for, once fitted. `padded`: whether a batch is as
-    long as its longest cell.
+    Once fitted: `gene_names`, the genes that are read; `n_ids`, how many gene ids there may be; `about`,
+    what else a reader of the results should know. `padded`: whether a batch is as long as its longest cell.
     """
 
     gene_names: list[str]
+    about: dict[str, str]
     padded: bool
+
+    @property
+    def n_ids(self) -> int: ...
 
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         """Learn from the training donors alone, given by their ids."""
@@ -34,8 +38,12 @@ class Encoder(Protocol):
     def tokens(self, cohort: Cohort) -> Tokens:
         """Every cell of the cohort as gene ids and values; each cell by itself."""
 
-    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Gene ids, values and mask [B, L] of some cells, on the tokens' device."""
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Gene ids, values and mask [B, L] of some cells, on the tokens' device.
+
+        `longest`: places of the longest of them. `epoch`: what is drawn anew in each follows from it; 0
+        outside training.
+        """
 
     def state(self) -> State:
         """What was learned, as tensors, beside `gene_names`."""
@@ -55,7 +63,6 @@ class StandardisedPanel:
     """
 
     padded = False
-
     def __init__(
         self,
         genes: Choice = "hvg",
@@ -64,6 +71,11 @@ class StandardisedPanel:
         clip: Annotated[float, Field(gt=0)] = 10.0,
     ) -> None:
         self.genes, self.n_genes, self.flavor, self.clip = genes, n_genes, flavor, clip
+        self.about: dict[str, str] = {}
+
+    @property
+    def n_ids(self) -> int:
+        return len(self.gene_names)
 
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         self.gene_names = choose_genes(cohort, train, self.genes, self.n_genes, self.flavor)
@@ -77,7 +89,7 @@ class StandardisedPanel:
         expressed = ragged(_panel(cohort, self.gene_names))
         return expressed._replace(values=self._standardised(expressed.values, expressed.gene_ids.int()))
 
-    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         values_BG = tokens.dense(rows_B, longest, self._zero_G.to(rows_B.device))
         ids_BG = torch.arange(len(self.gene_names), device=rows_B.device).expand_as(values_BG)
         return ids_BG, values_BG, rows_B.new_ones((), dtype=torch.bool).expand_as(values_BG)
@@ -110,9 +122,13 @@ class ExpressedPanel:
     """
 
     padded = True
-
     def __init__(self, genes: Choice = "hvg", n_genes: Size = 2000, flavor: Flavor = "seurat") -> None:
         self.genes, self.n_genes, self.flavor = genes, n_genes, flavor
+        self.about: dict[str, str] = {}
+
+    @property
+    def n_ids(self) -> int:
+        return len(self.gene_names)
 
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         self.gene_names = choose_genes(cohort, train, self.genes, self.n_genes, self.flavor)
@@ -121,7 +137,7 @@ class ExpressedPanel:
     def tokens(self, cohort: Cohort) -> Tokens:
         return ragged(_panel(cohort, self.gene_names))
 
-    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         return tokens.gather(rows_B, longest)
 
     def state(self) -> State:
@@ -147,4 +163,5 @@ def ragged(values: sp.csr_matrix) -> Tokens:
         torch.from_numpy(values.indptr.astype(np.int64)),
         torch.from_numpy(values.indices.astype(np.int16 if small else np.int32)),
         torch.from_numpy(values.data.astype(np.float32)),
+        torch.empty(0, dtype=torch.int64),
     )

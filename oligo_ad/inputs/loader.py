@@ -73,7 +73,7 @@ class Loader:
                 window = window[self._lengths[window].argsort(stable=True)]
             batches = window.split(batch_size)
             for place in torch.randperm(len(batches), generator=generator).tolist():
-                yield self._take(batches[place][self._share.rank :: self._share.of])
+                yield self._take(batches[place][self._share.rank :: self._share.of], epoch)
 
     def by_donor(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Each of the rows over all processes, the last of a batch repeated so that all get as many.
@@ -86,16 +86,16 @@ class Loader:
             for cells in own[self._lengths[own].argsort(stable=True)].split(batch_size):
                 fill = -len(cells) % self._share.of
                 cells = torch.cat([cells, cells[-1:].expand(fill)])
-                yield self._take(cells[self._share.rank :: self._share.of])
+                yield self._take(cells[self._share.rank :: self._share.of], epoch=0)
 
     @staticmethod
     def n_batches(rows: np.ndarray, batch_size: int) -> int:
         """Whole batches in an epoch."""
         return len(rows) // batch_size
 
-    def _take(self, rows: Tensor) -> Batch:
+    def _take(self, rows: Tensor, epoch: int) -> Batch:
         longest = max(1, int(self._lengths[rows].max()))
-        packed = self._encoder.pack(self._tokens, rows.to(self._home), longest)
+        packed = self._encoder.pack(self._tokens, rows.to(self._home), longest, epoch)
         ids_BL, values_BL, mask_BL = (part.to(self._device) for part in packed)
         rows_B = rows.to(self._device)
         metadata_BM, label_B = self._metadata[rows_B], self._label[rows_B]

@@ -70,7 +70,9 @@ def metrics_of(story: Story, alarms: list[str]) -> dict[str, Any]:
         "panel": {
             "genes": len(story.gene_names[0]),
             "in_all_folds": story.shared_genes(),
+            **story.about_input,
         },
+        "pretrained": story.foundation and story.foundation.origin,
         "attention_kernels": story.attention,
         "precision": story.config.precision.name,
         "seed": story.config.seed,

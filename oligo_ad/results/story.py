@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
@@ -11,6 +10,7 @@ from oligo_ad.config import Config
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.metadata import Covariates
 from oligo_ad.data.split import PARTS, Fold
+from oligo_ad.models.foundation import Foundation
 from oligo_ad.results.metrics import LEVEL, Interval, Scores
 from oligo_ad.results.outcome import FEW_DONORS, MODEL, ORACLE, Outcome
 from oligo_ad.training.fit import Fitted
@@ -37,7 +37,9 @@ class Story:
     covariates: Covariates
     folds: list[Fold]
     fitted: list[Fitted]
+    foundation: Foundation | None
     gene_names: list[list[str]]
+    about_input: dict[str, str]
     attention: list[str]
     outcome: Outcome
     environment: dict[str, str]
@@ -47,6 +49,7 @@ class Story:
     def stamp(self) -> str:
         """What every output must say about the data, or nothing."""
         marks = ["SIMULATED"] if self.cohort.simulated else []
+        marks += ["RANDOM WEIGHTS, NOT PRETRAINED"] if self.config.model.pretrained is False else []
         marks += ["LABEL-DERIVED METADATA"] if self.outcome.label_derived else []
         return " · ".join(marks)
 
@@ -139,7 +142,7 @@ class Story:
 
     def n_parameters(self) -> int:
         """Trained parameters of one model."""
-        return int(sum(np.prod(p.shape) for p in self.fitted[0].model.parameters()))
+        return sum(p.numel() for p in self.fitted[0].model.parameters() if p.requires_grad)
 
 
 def shown(interval: Interval, sign: str = "") -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,38 @@ from oligo_ad.data.metadata import Standardiser
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.encoders import Encoder
 from oligo_ad.models.classifier import Classifier
+from oligo_ad.models.foundation import Foundation
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier with the encoder and metadata standardiser fitted beside it."""
+    """A classifier with the encoder and metadata standardiser fitted beside it, and the pretrained model
+    that it started from."""
 
     classifier: Classifier
     encoder: Encoder
     standardiser: Standardiser | None
+    foundation: Foundation | None = None
 
 
-def make_classifier(model: ModelConfig, metadata: MetadataConfig, n_ids: int, n_metadata: int) -> Classifier:
-    """An untrained classifier of known sizes."""
-    network = component(model.network, "model.network")
+def make_encoder(model: ModelConfig, foundation: Foundation | None) -> Encoder:
+    """An encoder, not yet fitted."""
+    made: Encoder = component(model.encoder, "model.encoder")(**_given(foundation))
+    return made
+
+
+def make_classifier(
+    model: ModelConfig, metadata: MetadataConfig, foundation: Foundation | None, n_ids: int, n_metadata: int
+) -> Classifier:
+    """A classifier of known sizes, untrained or with a pretrained network."""
+    network = partial(component(model.network, "model.network"), **_given(foundation))
     fusion = component(metadata.fusion, "metadata.fusion")
     return Classifier(network, fusion, n_ids, n_metadata)
+
+
+def _given(foundation: Foundation | None) -> dict[str, Foundation]:
+    """Encoders and networks of pretrained models take them; the others take nothing."""
+    return {} if foundation is None else {"foundation": foundation}
 
 
 def save_checkpoint(trained: Trained, model: ModelConfig, metadata: MetadataConfig, path: Path) -> None:
@@ -44,6 +61,8 @@ def save_checkpoint(trained: Trained, model: ModelConfig, metadata: MetadataConf
         "model": asdict(model),
         "metadata": asdict(metadata),
         "gene_names": trained.encoder.gene_names,
+        "foundation": trained.foundation
+        and {"vocabulary": trained.foundation.vocabulary, "settings": trained.foundation.settings},
         "standardiser": known
         and {
             "mean": known.mean.to_dict(),
@@ -81,16 +100,18 @@ def load_checkpoint(path: Path) -> Trained:
 
 def _assemble(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Trained:
     model, metadata = ModelConfig(**about["model"]), MetadataConfig(**about["metadata"])
-    encoder = component(model.encoder, "model.encoder")()
+    known = about["foundation"]
+    foundation = known and Foundation(tuple(known["vocabulary"]), known["settings"])
+    encoder = make_encoder(model, foundation)
     encoder.restore(about["gene_names"], _part(tensors, "encoder."))
     known = about["standardiser"]
     standardiser = known and Standardiser(
         pd.Series(known["mean"]), pd.Series(known["sd"]), tuple(known["with_unknown"])
     )
     n_metadata = len(known["mean"]) + len(known["with_unknown"]) if known else 0
-    classifier = make_classifier(model, metadata, len(encoder.gene_names), n_metadata)
+    classifier = make_classifier(model, metadata, foundation, encoder.n_ids, n_metadata)
     classifier.load_state_dict(_part(tensors, "classifier."))
-    return Trained(classifier.eval(), encoder, standardiser)
+    return Trained(classifier.eval(), encoder, standardiser, foundation)
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

@@ -125,8 +125,31 @@ def fit(
 
 def make_optimizer(classifier: nn.Module, config: FitConfig, steps: int) -> tuple[Optimizer, LambdaLR]:
     """The optimizer, and its learning rate over that many optimizer steps."""
-    optimizer = component(config.optimizer, "fit.optimizer")(classifier.parameters())
+    groups = parameter_groups(classifier, float(config.optimizer["lr"]), config.layer_decay)
+    optimizer = component(config.optimizer, "fit.optimizer")(groups)
     return optimizer, component(config.schedule, "fit.schedule")(optimizer, steps)
+
+
+def parameter_groups(classifier: nn.Module, lr: float, decay: float) -> list[dict[str, Any]]:
+    """What is trained, with its learning rate; a layer learns `decay` times as fast as the one above it.
+
+    Head and fusion come first, at the full rate; layers are the `stages` of the network, if it has any
+    (Howard 2018; layer-wise as in Clark 2020).
+
+    Raises:
+        UserError: a decay, and a network that is not made of stages.
+    """
+    stages = getattr(classifier.network, "stages", [])  # of a Network, as it likes
+    if decay != 1 and not stages:
+        raise UserError(f"fit.layer_decay={decay}: this model has no layers of its own rates. Leave it out.")
+    parts = [*reversed(stages), classifier]
+    rates = [lr * decay ** (1 + place) for place in range(len(stages))] + [lr]
+    groups, seen = [], set[nn.Parameter]()
+    for part, rate in zip(parts, rates, strict=True):
+        own = [p for p in part.parameters() if p.requires_grad and p not in seen]
+        seen.update(own)
+        groups.append({"params": own, "lr": rate})
+    return [group for group in reversed(groups) if group["params"]]
 
 
 def _train_epoch(step: "_Step", batches: Iterable[Batch], batch_size: int, progress: Any) -> float:

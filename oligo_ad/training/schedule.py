@@ -21,3 +21,9 @@ def constant(optimizer: Optimizer, steps: int, warmup: float = 0.0) -> LambdaLR:
     """Linear warm-up over a share of all steps, then the full rate."""
     n_warm = round(steps * warmup)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (n_warm + 1)))
+
+
+def exponential(optimizer: Optimizer, steps: int, final: float = 0.35, warmup: float = 0.05) -> LambdaLR:
+    """Linear warm-up over a share of all steps, then a steady decline to the share `final` of the rate."""
+    n_warm = round(steps * warmup)
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (n_warm + 1)) * final ** (step / steps))

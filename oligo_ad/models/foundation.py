@@ -1,0 +1,39 @@
+"""A pretrained model, between the reader of its files and the encoder and network that use it.
+
+A further foundation model is three things and a YAML file: a reader (path, pretrained) → Foundation, an
+encoder and a network that take one. `model.reader` names the reader.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from oligo_ad.components import component
+from oligo_ad.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """What a reader found.
+
+    `vocabulary` [ids]: the token of each id. `settings`: what encoder and network must know of how the
+    model was made. `weights`: of the network, by parameter name; None where they are random, or come
+    from a checkpoint of ours. `origin`: facts for the report.
+    """
+
+    vocabulary: tuple[str, ...]
+    settings: dict[str, float]
+    weights: dict[str, Tensor] | None = None
+    origin: dict[str, str] = field(default_factory=dict)
+
+
+def read_foundation(model: ModelConfig) -> Foundation | None:
+    """The pretrained model that a configuration names; None for a model that starts from nothing.
+
+    Raises:
+        UserError: there is no checkpoint, or it is not as published.
+    """
+    if model.reader is None:
+        return None
+    found: Foundation = component(model.reader, "model.reader")(model.checkpoint, model.pretrained)
+    return found
