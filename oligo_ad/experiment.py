@@ -227,6 +227,8 @@ def _check_components(config: Config, foundation: Foundation | None) -> None:
     n_ids = len(foundation.vocabulary) if foundation else 2
     classifier = make_classifier(config.model, config.metadata, foundation, n_ids, n_metadata=1)
     make_optimizer(classifier, config.fit, steps=1)
+    if config.fit.compile and not getattr(classifier.network, "can_compile", True):
+        raise UserError(f"fit.compile=true has no use for model={config.model.name}: leave it out.")
 
 
 @contextmanager

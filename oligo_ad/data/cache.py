@@ -1,4 +1,5 @@
-"""Prepared cohorts and simulated atlases on disk: made once, shared by all runs and sweeps.
+"""Prepared cohorts, simulated atlases and vectors of pretrained models on disk: made once, shared by all
+runs and sweeps.
 
 A cohort is keyed by its file's fingerprint and the choices, built once under a lock, checked by
 checksum when read, and published by rename, so that a broken build is never trusted.
@@ -9,7 +10,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,6 +22,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from oligo_ad.config import DataConfig, SimulationConfig
 from oligo_ad.data.atlas import Atlas, open_atlas
@@ -35,7 +38,11 @@ log = logging.getLogger(__name__)
 FRAMES = ("cells", "genes", "donors", "flow", "excluded")
 # What a build that broke off, or a check that failed, leaves behind.
 LEFT = {".partial": "unfinished", ".damaged": "damaged, set aside"}
-MADE = re.compile(r"cohort-[0-9a-f]{16}(\.partial|\.damaged)?|SIMULATED-[0-9a-f]{12}\.(h5ad|partial)")
+MADE = re.compile(
+    r"cohort-[0-9a-f]{16}(\.partial|\.damaged)?|SIMULATED-[0-9a-f]{12}\.(h5ad|partial)"
+    r"|embedding-[0-9a-f]{16}\.(safetensors|partial)"
+)
+OWNER = {"cohort": "", "SIMULATED": ".h5ad", "embedding": ".safetensors"}
 SUMS, MANIFEST = "sums.npy", "manifest.json"
 
 
@@ -207,6 +214,37 @@ def _checksums(files: list[Path]) -> dict[str, str]:
         return dict(zip((file.name for file in files), pool.map(checksum, files), strict=True))
 
 
+def kept_array(cache: Path, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array that is made once, and read from the cache ever after.
+
+    Args:
+        cache: the folder.
+        name: says all that the array depends on.
+        make: called where the cache has no such array, or a damaged one.
+    """
+    path = cache / f"{name}.safetensors"
+    with _locked(cache, path):
+        if path.exists():
+            try:
+                with safe_open(path, "np") as file:
+                    array, checksum = file.get_tensor("values"), (file.metadata() or {}).get("sha256")
+                if _sha256(array) == checksum:
+                    log.info("%s: from the cache %s", name.split("-")[0], path)
+                    return array
+            except SafetensorError as error:
+                log.warning("%s: %s", path, error)
+            log.warning("%s is damaged: made anew", path)
+        array = np.ascontiguousarray(make())
+        partial = path.with_suffix(".partial")
+        save_file({"values": array}, partial, metadata={"sha256": _sha256(array)})
+        partial.rename(path)
+    return array
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
 def describe(cache: Path) -> str:
     """What a cache holds, a line each, and how large it is."""
     lines, total = [f"cache.dir={cache}"], 0
@@ -254,14 +292,14 @@ def _owner(path: Path) -> Path:
     """The finished name of what is unfinished or set aside: its lock is the one to take."""
     if path.suffix not in LEFT:
         return path
-    return path.with_suffix(".h5ad" if path.name.startswith("SIMULATED") else "")
+    return path.with_suffix(OWNER[path.name.split("-")[0]])
 
 
 def _about(path: Path) -> str:
     if path.suffix in LEFT:
         return LEFT[path.suffix]
     if path.is_file():
-        return "simulated atlas"
+        return "simulated atlas" if path.name.startswith("SIMULATED") else "vectors of a pretrained model"
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         nuclei, genes = manifest["shape"]

@@ -63,6 +63,7 @@ class StandardisedPanel:
     """
 
     padded = False
+
     def __init__(
         self,
         genes: Choice = "hvg",
@@ -122,6 +123,7 @@ class ExpressedPanel:
     """
 
     padded = True
+
     def __init__(self, genes: Choice = "hvg", n_genes: Size = 2000, flavor: Flavor = "seurat") -> None:
         self.genes, self.n_genes, self.flavor = genes, n_genes, flavor
         self.about: dict[str, str] = {}

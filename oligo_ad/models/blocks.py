@@ -14,8 +14,8 @@ from torch.nn.functional import pad, relu, scaled_dot_product_attention
 
 try:
     from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # PyTorch before 2.10
-    varlen_attn = None
+except ImportError:  # of an older PyTorch
+    varlen_attn = None  # type: ignore[assignment]
 
 Norm = Literal["pre", "post"]
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -144,7 +144,9 @@ class Packed:
             longest = max(self.lengths)
             q, k, v = (x[0].transpose(0, 1) for x in (q_1HQE, k_1HTE, v_1HTE))
             how = (ends, self._ends, 1, longest) if one_each else (self._ends, self._ends, longest, longest)
-            return varlen_attn(q, k, v, *how).transpose(0, 1)[None]
+            out_QHE = varlen_attn(q, k, v, *how)
+            assert isinstance(out_QHE, Tensor)
+            return out_QHE.transpose(0, 1)[None]
         q_lengths = [1] * len(self.lengths) if one_each else self.lengths
         parts = (q_1HQE.split(q_lengths, 2), k_1HTE.split(self.lengths, 2), v_1HTE.split(self.lengths, 2))
         cells = [scaled_dot_product_attention(q, k, v, None, dropout) for q, k, v in zip(*parts, strict=True)]

@@ -1,7 +1,9 @@
 """A trained model on disk with everything needed to use it: one safetensors file, no pickle."""
 
 import hashlib
+import inspect
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +36,7 @@ class Trained:
 
 def make_encoder(model: ModelConfig, foundation: Foundation | None) -> Encoder:
     """An encoder, not yet fitted."""
-    made: Encoder = component(model.encoder, "model.encoder")(**_given(foundation))
+    made: Encoder = _with(foundation, component(model.encoder, "model.encoder"))()
     return made
 
 
@@ -42,14 +44,15 @@ def make_classifier(
     model: ModelConfig, metadata: MetadataConfig, foundation: Foundation | None, n_ids: int, n_metadata: int
 ) -> Classifier:
     """A classifier of known sizes, untrained or with a pretrained network."""
-    network = partial(component(model.network, "model.network"), **_given(foundation))
+    network = _with(foundation, component(model.network, "model.network"))
     fusion = component(metadata.fusion, "metadata.fusion")
     return Classifier(network, fusion, n_ids, n_metadata)
 
 
-def _given(foundation: Foundation | None) -> dict[str, Foundation]:
-    """Encoders and networks of pretrained models take them; the others take nothing."""
-    return {} if foundation is None else {"foundation": foundation}
+def _with(foundation: Foundation | None, constructor: Callable[..., Any]) -> Callable[..., Any]:
+    """The constructor with the pretrained model, where it takes one."""
+    takes = "foundation" in inspect.signature(constructor).parameters
+    return partial(constructor, foundation=foundation) if takes else constructor
 
 
 def save_checkpoint(trained: Trained, model: ModelConfig, metadata: MetadataConfig, path: Path) -> None:

@@ -70,4 +70,6 @@ class _Kernels(TorchDispatchMode):
         name = func.name().removeprefix("aten::")
         if name.startswith("_scaled_dot_product_"):
             self.kernels.add(name.removeprefix("_scaled_dot_product_"))
+        elif name == "torch_attn::_varlen_attn":
+            self.kernels.add("varlen_attn (flash attention)")
         return func(*args, **(kwargs or {}))

@@ -19,12 +19,11 @@ from torch import Tensor
 
 from oligo_ad.errors import UserError, listing
 from oligo_ad.models.foundation import Foundation
-from oligo_ad.models.scgpt.genes import census_tokens
+from oligo_ad.models.scgpt.genes import CLS, PAD, census_tokens
 from oligo_ad.models.scgpt.network import ScGPT
 
 log = logging.getLogger(__name__)
 
-PAD, CLS = "<pad>", "<cls>"
 # Our names of what args.json calls otherwise, and the published whole-human values.
 PUBLISHED = {
     "embsize": ("width", 512),
@@ -64,7 +63,7 @@ def read_folder(checkpoint: str | None, pretrained: bool | None) -> Foundation:
     if checkpoint is None:
         if pretrained is not False:
             raise UserError(WHERE)
-        return _random({name: value for name, value in PUBLISHED.values()}, [PAD, CLS, *census_tokens()])
+        return _random(dict(PUBLISHED.values()), [PAD, CLS, *census_tokens()])
     folder = Path(checkpoint).expanduser()
     if not folder.is_dir():
         raise UserError(f"model.checkpoint={checkpoint} is no folder. {WHERE}")
@@ -76,7 +75,10 @@ def read_folder(checkpoint: str | None, pretrained: bool | None) -> Foundation:
 
 
 def _random(settings: dict[str, float], vocabulary: list[str]) -> Foundation:
-    origin = {"weights": "RANDOM, as model.pretrained=false asks", "vocabulary": f"{len(vocabulary):,} tokens"}
+    origin = {
+        "weights": "RANDOM, as model.pretrained=false asks",
+        "vocabulary": f"{len(vocabulary):,} tokens",
+    }
     return Foundation(tuple(vocabulary), settings, None, origin)
 
 
@@ -120,7 +122,9 @@ def _vocabulary(file: Path) -> list[str]:
     if sorted(map(str, ids.values())) != sorted(map(str, range(len(ids)))):
         raise UserError(f"{file} is no vocabulary: its {len(ids):,} ids are not 0 to {len(ids) - 1:,}.")
     if missing := [token for token in (PAD, CLS) if token not in ids]:
-        raise UserError(f"{file} is not the vocabulary of a checkpoint: it has no {' and no '.join(missing)}.")
+        raise UserError(
+            f"{file} is not the vocabulary of a checkpoint: it has no {' and no '.join(missing)}."
+        )
     return sorted(ids, key=lambda token: int(ids[token]))
 
 
@@ -152,7 +156,9 @@ def _tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
             "they are never read. Save the bare state_dict, or convert it to safetensors."
         ) from None
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read, it may be truncated: {str(error).splitlines()[0]}.") from None
+        raise UserError(
+            f"{file} cannot be read, it may be truncated: {str(error).splitlines()[0]}."
+        ) from None
     if not isinstance(stored, dict) or not all(isinstance(part, Tensor) for part in stored.values()):
         raise UserError(f"{file} holds no state_dict: a flat mapping of names to tensors is read.")
     return file, stored

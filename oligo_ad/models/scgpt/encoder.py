@@ -16,9 +16,17 @@ from oligo_ad.inputs.encoders import Size, State
 from oligo_ad.inputs.panel import Flavor, choose_genes
 from oligo_ad.models.foundation import Foundation
 from oligo_ad.models.scgpt.bins import bin_values
-from oligo_ad.models.scgpt.genes import DUPLICATE, ROUTES, UNKNOWN, UNMATCHED, likely_cause, match_genes
+from oligo_ad.models.scgpt.genes import (
+    CLS,
+    DUPLICATE,
+    PAD,
+    ROUTES,
+    UNKNOWN,
+    UNMATCHED,
+    likely_cause,
+    match_genes,
+)
 
-PAD, CLS = "<pad>", "<cls>"
 LAST = torch.iinfo(torch.int64).max
 BINNING, SUBSET = 0, 1  # purposes of random draws; subsets of epoch e have purpose SUBSET + e
 
@@ -83,8 +91,8 @@ class BinnedGenes:
 
     def tokens(self, cohort: Cohort) -> Tokens:
         id_of = match_genes(cohort.genes, self._vocabulary)["id"].to_numpy()
-        wanted = set(self.gene_names)
-        genes = np.array([g for g, i in enumerate(id_of) if i != UNKNOWN and self._vocabulary[i] in wanted], int)
+        place = {token: i for i, token in enumerate(self._vocabulary)}
+        genes = np.flatnonzero(np.isin(id_of, [place[token] for token in self.gene_names]))
         values = cohort.matrix.columns(genes)
         ids = id_of[genes].astype(np.int32)[values.indices]
         keys, offsets = cell_keys(cohort.cells["barcode"]), values.indptr.astype(np.int64)

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 TABLE = Path(__file__).with_name("cellxgene_genes.csv.gz")
+PAD, CLS = "<pad>", "<cls>"
 # How a gene can be found, in the order of trust.
 ROUTES = {
     "symbol": "its symbol is a token",

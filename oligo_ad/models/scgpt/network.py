@@ -28,6 +28,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class ScGPT(nn.Module):
     """The vector of `<cls>`, the first token of each cell [B, D].
 
+    `can_compile` is false: cells are split by lengths that only the data know.
+
     Args:
         n_ids: size of the vocabulary.
         foundation: architecture and, where pretrained, weights.
@@ -44,6 +46,8 @@ class ScGPT(nn.Module):
     Raises:
         UserError: options that contradict each other or the checkpoint.
     """
+
+    can_compile = False
 
     def __init__(
         self,
@@ -64,10 +68,8 @@ class ScGPT(nn.Module):
         self.size, self.gradient_checkpointing = width, gradient_checkpointing
         self.encoder = GeneEncoder(n_ids, width)
         self.value_encoder = ValueEncoder(width, dropout)
-        options = (width, heads, feedforward, "post", dropout, attention_dropout)
-        self.transformer_encoder = nn.ModuleDict(
-            {"layers": nn.ModuleList(Block(*options) for _ in range(layers))}
-        )
+        blocks = (Block(width, heads, feedforward, "post", dropout, attention_dropout) for _ in range(layers))
+        self.transformer_encoder = nn.ModuleDict({"layers": nn.ModuleList(blocks)})
         if foundation.weights is not None:
             self.load_state_dict(foundation.weights)
         self._choose_trained(frozen_layers, lora_rank, lora_alpha)
