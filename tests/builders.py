@@ -1,5 +1,6 @@
 """Small synthetic atlases and configurations, so that each test states only what matters to it."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from hydra import compose, initialize_config_dir
 
 from oligo_ad import config
@@ -22,6 +24,9 @@ from oligo_ad.data.expression import TARGET
 from oligo_ad.data.matrix import CellMatrix
 from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
+from oligo_ad.models.foundation import Foundation
+from oligo_ad.models.scgpt.checkpoint import PUBLISHED
+from oligo_ad.models.scgpt.network import ScGPT
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -132,6 +137,31 @@ def exchanged(cohort: Cohort, values: np.ndarray, content: Literal["counts", "lo
         sums=sums,
         expression=replace(cohort.expression, content=content),
     )
+
+
+def scgpt_folder(folder: Path, tokens: list[str], **args: Any) -> Path:
+    """A small checkpoint of scGPT with random weights, its parts named as in the published one.
+
+    Tensors that the vector of a cell does not depend on are in it too. `args` go into args.json.
+    """
+    published = {theirs: value for theirs, (_, value) in PUBLISHED.items()}
+    args = published | {"embsize": 32, "nheads": 4, "nlayers": 2, "d_hid": 32} | args
+    vocabulary = (*tokens, "<pad>", "<cls>", "<eoc>")
+    settings = {ours: args[theirs] for theirs, (ours, _) in PUBLISHED.items()}
+    torch.manual_seed(0)
+    network = ScGPT(len(vocabulary), Foundation(vocabulary, settings))
+    stored = {
+        # No two tensors are the same, as of norms just made they would be.
+        name.replace(".self_attn.in_proj_", ".self_attn.Wqkv."): tensor + 0.1 * torch.randn_like(tensor)
+        for name, tensor in network.state_dict().items()
+    }
+    for unused in ("decoder.fc.0.weight", "mvc_decoder.gene2query.weight", "flag_encoder.weight"):
+        stored[unused] = torch.randn(2, network.size)
+    folder.mkdir(exist_ok=True)
+    torch.save(stored, folder / "best_model.pt")
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
+    (folder / "args.json").write_text(json.dumps(args))
+    return folder
 
 
 def answer(mistake: Callable[..., Any], *given: Any) -> str:

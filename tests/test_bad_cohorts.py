@@ -199,7 +199,7 @@ def test_genes_that_do_not_vary_give_no_nan(tmp_path: Path) -> None:
     adata.var["highly_variable"] = True
     made = cohort(adata, tmp_path)
     encoder = StandardisedPanel(genes="provided").fit(made, tuple(made.donors.index))
-    _, values, _ = encoder.pack(encoder.tokens(made), torch.arange(len(made.cells)), 60)
+    _, values, _ = encoder.pack(encoder.tokens(made), torch.arange(len(made.cells)), 60, 0)
     assert values.shape == (180, 60)
     assert torch.isfinite(values).all()
 

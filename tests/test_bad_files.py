@@ -244,7 +244,7 @@ def checkpoint(tmp_path: Path) -> Path:
     config = configuration("model.network.hidden=[8]")
     made = cohort(atlas(), tmp_path)
     encoder = component(config.model.encoder, "model.encoder")().fit(made, tuple(made.donors.index))
-    classifier = make_classifier(config.model, config.metadata, len(encoder.gene_names), 0)
+    classifier = make_classifier(config.model, config.metadata, None, encoder.n_ids, 0)
     path = tmp_path / "model.safetensors"
     save_checkpoint(Trained(classifier, encoder, None), config.model, config.metadata, path)
     assert load_checkpoint(path).encoder.gene_names == encoder.gene_names

@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from oligo_ad import config, experiment
+from oligo_ad.models.foundation import read_foundation
 from tests.builders import CONF
 
 README = CONF.parent / "README.md"
@@ -21,7 +22,10 @@ def read(*overrides: str) -> config.Config:
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_every_configuration_file_composes_and_names_components_that_exist(file: Path) -> None:
-    experiment._check_components(read(f"{file.parent.name}={file.stem}"))
+    composed = read(f"{file.parent.name}={file.stem}")
+    if composed.model.reader:
+        composed = read(f"{file.parent.name}={file.stem}", "model.pretrained=false")
+    experiment._check_components(composed, read_foundation(composed.model))
 
 
 def test_metadata_on_and_off_are_words_not_booleans() -> None:

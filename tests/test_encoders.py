@@ -47,7 +47,7 @@ def everything(encoder: Encoder, cohort: Cohort) -> tuple[np.ndarray, np.ndarray
     """Gene ids, values and mask of all nuclei, in order."""
     tokens = encoder.tokens(cohort)
     rows = torch.arange(len(cohort.cells))
-    return tuple(part.numpy() for part in encoder.pack(tokens, rows, int(tokens.offsets.diff().max())))
+    return tuple(part.numpy() for part in encoder.pack(tokens, rows, int(tokens.offsets.diff().max()), 0))
 
 
 def dense(encoder: Encoder, cohort: Cohort) -> np.ndarray:
@@ -306,7 +306,7 @@ def many_lengths(padded: bool) -> tuple[Loader, np.ndarray]:
 
 def lengths_of_batches(padded: bool, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     loader, length = many_lengths(padded)
-    monkeypatch.setattr(loader, "_take", lambda rows: length[rows.numpy()])
+    monkeypatch.setattr(loader, "_take", lambda rows, epoch: length[rows.numpy()])
     return list(loader.shuffled(np.arange(len(length)), 32, 0, 1))  # type: ignore[arg-type]
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import atlas, configuration, counts, log_values, read, write
 
 from benchmarks.published_scgpt import (
     FULL,
@@ -25,6 +24,7 @@ from oligo_ad.models.scgpt.checkpoint import read_folder
 from oligo_ad.models.scgpt.encoder import BinnedGenes
 from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.training.checkpoint import make_classifier
+from tests.builders import atlas, configuration, counts, log_values, read, write
 
 if HOME is None:
     pytest.skip("needs the published package: pip install --no-deps scgpt==0.2.4", allow_module_level=True)

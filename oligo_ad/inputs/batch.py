@@ -38,7 +38,7 @@ class Tokens(NamedTuple):
     offsets: Tensor
     gene_ids: Tensor
     values: Tensor
-    keys: Tensor
+    keys: Tensor = torch.empty(0, dtype=torch.int64)
 
     def to(self, device: torch.device) -> "Tokens":
         return Tokens(*(part.to(device) for part in self))

@@ -165,5 +165,4 @@ def ragged(values: sp.csr_matrix) -> Tokens:
         torch.from_numpy(values.indptr.astype(np.int64)),
         torch.from_numpy(values.indices.astype(np.int16 if small else np.int32)),
         torch.from_numpy(values.data.astype(np.float32)),
-        torch.empty(0, dtype=torch.int64),
     )

@@ -20,6 +20,8 @@ def write_files(story: Story, alarms: list[str]) -> None:
     marks: dict[str, object] = {"simulated": story.cohort.simulated}
     if story.outcome.label_derived:
         marks["label_derived_metadata"] = ", ".join(story.outcome.label_derived)
+    if story.random_weights:
+        marks["weights"] = "random, not pretrained"
     story.outcome.donor_table.assign(**marks).to_csv(folder / "donors.csv", index=False)
     story.outcome.cell_table.assign(**marks).to_parquet(folder / "cells.parquet", index=False)
     write_json(folder / "metrics.json", metrics_of(story, alarms))

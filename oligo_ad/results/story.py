@@ -46,10 +46,15 @@ class Story:
     seconds: float
 
     @property
+    def random_weights(self) -> bool:
+        """Whether a model that is meant to be pretrained is not."""
+        return self.foundation is not None and self.foundation.weights is None
+
+    @property
     def stamp(self) -> str:
-        """What every output must say about the data, or nothing."""
+        """What every output must say about data and model, or nothing."""
         marks = ["SIMULATED"] if self.cohort.simulated else []
-        marks += ["RANDOM WEIGHTS, NOT PRETRAINED"] if self.config.model.pretrained is False else []
+        marks += ["RANDOM WEIGHTS, NOT PRETRAINED"] if self.random_weights else []
         marks += ["LABEL-DERIVED METADATA"] if self.outcome.label_derived else []
         return " · ".join(marks)
 

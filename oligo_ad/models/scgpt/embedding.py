@@ -90,7 +90,6 @@ class CellEmbedding:
             torch.arange(n_cells + 1) * width,
             torch.arange(width, dtype=torch.int16).repeat(n_cells),
             values_CD.flatten(),
-            torch.empty(0, dtype=torch.int64),
         )
 
     def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
