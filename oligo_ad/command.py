@@ -8,13 +8,16 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from oligo_ad.errors import UserError, nearest
 
@@ -26,6 +29,8 @@ neuropathology from one with none?
   python run.py task=inspect data=sea_ad data.path=FILE.h5ad
   python run.py data=sea_ad data.path=FILE.h5ad model=transformer metadata=on split=cv
   python run.py -m model=mlp,transformer 'seed=range(5)'     a sweep
+  python run.py sweep=mlp split=cv                           a search for settings
+  python run.py rerun=RUN                                    a run once more
 
 Groups, as group=choice:
 {groups}
@@ -46,16 +51,44 @@ class Stopped(Exception):
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def _job(composed: DictConfig) -> float | None:
     """One run; also one trial of a sweep. Returns the headline number."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         from oligo_ad import config, experiment
 
-        return experiment.run(config.read(composed), Path(HydraConfig.get().runtime.output_dir))
+        if composed.rerun:
+            composed = _saved(composed.rerun, HydraConfig.get().overrides.task)
+        return experiment.run(config.read(composed), folder)
     except UserError as error:
         log.error("%s", error)
-        raise Stopped(str(error)) from error
+        raise _stopped(folder, str(error)) from error
     except Exception as error:
         log.exception("a bug in oligo_ad, not a mistake of yours: please report it with this file")
-        raise Stopped(repr(error)) from error
+        raise _stopped(folder, repr(error)) from error
+
+
+def _stopped(folder: Path, message: str) -> Stopped:
+    """What ends a run; a sweep finds the message of a trial in its directory."""
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        from oligo_ad.sweep import fail
+
+        fail(folder, message)
+    return Stopped(message)
+
+
+def _saved(run: str, words: Sequence[str]) -> DictConfig:
+    """The configuration of an earlier run, whole."""
+    if more := [word for word in words if not word.startswith("rerun=")]:
+        raise UserError(
+            f"rerun={run} repeats a run as it was, so {', '.join(more)} has no use. For a run that differs, "
+            "give its own words: they are in .hydra/overrides.yaml there."
+        )
+    file = Path(run).expanduser() / "config.yaml"
+    try:
+        saved = OmegaConf.load(file)
+    except (OSError, YAMLError) as error:
+        raise UserError(f"rerun={run}: {file} cannot be read, so this is no finished run: {error}.") from None
+    assert isinstance(saved, DictConfig)
+    return saved
 
 
 def start() -> None:
@@ -63,6 +96,8 @@ def start() -> None:
     # Hydra then hands its exceptions to us instead of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] += _quiet_unless_first_process()
+    if any(word.startswith("sweep=") and word != "sweep=none" for word in sys.argv):
+        sys.argv[1:1] = ["--multirun"]
     try:
         if {"--help", "-h"} & set(sys.argv):
             print(_help([word for word in sys.argv[1:] if not word.startswith("-")]))  # noqa: T201
@@ -70,6 +105,8 @@ def start() -> None:
             _job()
     except Stopped:
         sys.exit(1)
+    except UserError as error:  # of a sweep as a whole
+        sys.exit(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_plainly(str(error)))
     except (OSError, ValueError) as error:

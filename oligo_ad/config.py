@@ -80,6 +80,7 @@ class SplitConfig:
     repeats: Positive  # (cv)
     seed: Seed
     file: str | None  # a split.json to use instead
+    only: Positive | None  # this fold alone
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -152,10 +153,31 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SweepConfig:
+    """A search for settings, and how a sweep goes on; see `sweep.py` and `search.py`."""
+
+    name: str
+    space: dict[str, str]  # field: its values, written as on the command line; empty for a grid
+    trials: Positive  # of the search, in each outer fold
+    hours: Annotated[float, Field(gt=0)] | None  # no trial is started after so many
+    seeds: tuple[Seed, ...]  # a trial is the mean over them
+    objective: Literal["loss", "cell_auroc", "donor_auroc"]  # on validation donors, at the best epoch
+    parallel: Positive  # trials that are launched together
+    sampler: Literal["tpe", "random"]
+    prune: bool  # stop trials that are worse than the median of those before
+    startup: Positive  # trials at random, before any is proposed or pruned
+    resume: str | None  # the directory of a sweep to go on with
+    study: str | None  # of a trial: the file of its study; set by the search
+    trial: int | None  # of a trial: its number there; set by the search
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Config:
     """One run."""
 
-    task: Literal["train", "inspect", "prepare", "cache", "clear_cache"]
+    task: Literal["train", "validate", "inspect", "prepare", "cache", "clear_cache"]
+    rerun: str | None  # the directory of a run to repeat
+    sweep: SweepConfig
     data: DataConfig
     split: SplitConfig
     metadata: MetadataConfig

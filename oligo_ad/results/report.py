@@ -53,15 +53,7 @@ def draw(story: Story) -> dict[str, Figure]:
 
 def render(story: Story, pictures: dict[str, Figure], found: list[str]) -> str:
     """report.html: one page that needs no other file."""
-    templates = Environment(
-        loader=PackageLoader("oligo_ad.results", "."),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["table"] = _html
-    return templates.get_template("report.html.j2").render(
+    return environment().get_template("report.html.j2").render(
         story=story,
         outcome=story.outcome,
         model=story.outcome.donors[MODEL],
@@ -71,6 +63,19 @@ def render(story: Story, pictures: dict[str, Figure], found: list[str]) -> str:
         pictures={name: svg(figure) for name, figure in pictures.items()},
         configuration=OmegaConf.to_yaml(OmegaConf.create(asdict(story.config))),
     )
+
+
+def environment() -> Environment:
+    """The templates of this folder; everything put into them is escaped."""
+    templates = Environment(
+        loader=PackageLoader("oligo_ad.results", "."),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["table"] = _html
+    return templates
 
 
 def summary(story: Story, found: list[str]) -> str:

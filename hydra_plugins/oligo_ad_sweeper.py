@@ -1,0 +1,21 @@
+"""Hydra looks for plugins here. It imports this file at every start, so nothing heavy is imported."""
+
+from typing import Any
+
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class OligoSweeper(Sweeper):
+    """Grids and searches whose trials are recorded, resumed and compared; see oligo_ad/sweep.py."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from oligo_ad.sweep import sweep
+
+        return sweep(self.hydra_context, self.task_function, self.config, arguments)

@@ -1,0 +1,239 @@
+"""Many runs side by side: which was best, by how much, and is it more than luck.
+
+    python -m oligo_ad.compare outputs/2026-11-22 multirun_sweeps/2026-11-22/*    any directories of runs
+
+Writes leaderboard.csv and leaderboard.html. Runs are compared by their held-out donors: the same resamples
+of donors are drawn for all, so that differences are paired; runs on other folds are shown apart.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from oligo_ad.errors import UserError
+from oligo_ad.results.metrics import LEVEL, Interval, Resamples, interval
+from oligo_ad.results.outcome import FEW_DONORS, MODEL
+from oligo_ad.sweep import FAILURE, RESULT
+
+log = logging.getLogger(__name__)
+
+OVERRIDES = ".hydra/overrides.yaml"
+N_RESAMPLES, SEED = 2000, 0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run directory. `donors` is empty, and `metrics` too, where the run failed or did not end."""
+
+    folder: Path
+    overrides: dict[str, str]
+    metrics: dict[str, Any]
+    donors: pd.DataFrame
+    failure: str
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.metrics)
+
+    @property
+    def folds(self) -> frozenset[tuple[int, str, int]]:
+        """What it was tested on: (fold, donor, label)."""
+        return frozenset(self.donors[["fold", "donor", "label"]].itertuples(index=False, name=None))
+
+    @property
+    def status(self) -> str:
+        return "finished" if self.finished else "failed" if self.failure else "did not end"
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """`table`: a row for each run, best first. `differing`: overrides that tell runs apart. `warnings`:
+    what a reader must know before believing the order."""
+
+    table: pd.DataFrame
+    differing: list[str]
+    warnings: list[str]
+    simulated: bool
+
+    @property
+    def n_failed(self) -> int:
+        return int((self.table["status"] != "finished").sum())
+
+
+def find_runs(folders: Sequence[Path]) -> list[RunResult]:
+    """Every run at or under the folders, in the order of their paths, numbers by their size.
+
+    Raises:
+        UserError: a folder is missing.
+    """
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise UserError(f"{missing[0]} is no folder. Give run directories, or folders of them.")
+    marks = (RESULT, FAILURE, OVERRIDES)
+    found = {
+        file.parents[mark.count("/")] for folder in folders for mark in marks for file in folder.rglob(mark)
+    }
+    return [read_run(folder) for folder in sorted(found, key=_natural)]
+
+
+def read_run(folder: Path) -> RunResult:
+    """What a run directory tells, whatever became of the run."""
+    overrides = folder / OVERRIDES
+    words = [str(word) for word in OmegaConf.load(overrides)] if overrides.exists() else []
+    failure, result = folder / FAILURE, folder / RESULT
+    finished = result.exists()
+    return RunResult(
+        folder=folder,
+        overrides=dict(word.lstrip("+~").partition("=")[::2] for word in words),
+        metrics=json.loads(result.read_text()) if finished else {},
+        donors=pd.read_csv(folder / "donors.csv", dtype={"donor": str}) if finished else pd.DataFrame(),
+        failure=json.loads(failure.read_text())["message"] if failure.exists() and not finished else "",
+    )
+
+
+def compare(runs: list[RunResult]) -> Leaderboard:
+    """The runs in order of their donor AUROC, with what that order is worth."""
+    keys = dict.fromkeys(key for run in runs for key in run.overrides)
+    differing = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
+    finished = [run for run in runs if run.finished]
+    best = max(finished, key=_auroc, default=None)
+    resampled = _resampled(finished)
+    rows = [_row(run, differing, best, resampled) for run in runs]
+    table = pd.DataFrame(rows).sort_values("donor AUROC", ascending=False, na_position="last", kind="stable")
+    return Leaderboard(
+        table=table.reset_index(drop=True),
+        differing=differing,
+        warnings=_warnings(finished, resampled),
+        simulated=any(run.metrics["simulated"] for run in finished),
+    )
+
+
+def _row(
+    run: RunResult, differing: list[str], best: RunResult | None, resampled: dict[Path, np.ndarray]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": run.folder.name, "status": run.status}
+    row |= {key: run.overrides.get(key, "") for key in differing}
+    if not run.finished or best is None:
+        return row | {"donor AUROC": np.nan, "failure": run.failure, "folder": str(run.folder)}
+    headline = run.metrics["headline"]
+    row |= {
+        "donor AUROC": headline["value"],
+        "low": headline["interval"]["low"],
+        "high": headline["interval"]["high"],
+        **_difference("to the best run", _paired(run, best, resampled)),
+        "best baseline": headline["best_baseline"],
+        "baseline AUROC": headline["value"] - headline["gain"] if headline["best_baseline"] else np.nan,
+        **_difference("to the best baseline", _to_baseline(headline)),
+        "nuclei AUROC": run.metrics["cells"][MODEL]["mean_over_folds"]["auroc"],
+        "seconds": run.metrics["seconds"],
+        "failure": "",
+        "folder": str(run.folder),
+    }
+    return row
+
+
+def _difference(name: str, found: tuple[float, Interval] | None) -> dict[str, float]:
+    value, spread = found or (np.nan, Interval(np.nan, np.nan))
+    return {name: value, f"{name}, low": spread.low, f"{name}, high": spread.high}
+
+
+def _paired(
+    run: RunResult, other: RunResult, resampled: dict[Path, np.ndarray]
+) -> tuple[float, Interval] | None:
+    """The difference of two runs on the same folds; None on others."""
+    if run.folds != other.folds or run.folder not in resampled:
+        return None
+    difference = resampled[run.folder] - resampled[other.folder]
+    return _auroc(run) - _auroc(other), interval(difference)
+
+
+def _to_baseline(headline: dict[str, Any]) -> tuple[float, Interval] | None:
+    spread = headline["gain_interval"]
+    return (headline["gain"], Interval(**spread)) if spread else None
+
+
+def _auroc(run: RunResult) -> float:
+    return float(run.metrics["headline"]["value"])
+
+
+def _resampled(finished: list[RunResult]) -> dict[Path, np.ndarray]:
+    """Donor AUROC of each run in the same resamples of donors [resamples]."""
+    if not finished:
+        return {}
+    donors = pd.concat(run.donors[["donor", "label"]] for run in finished).drop_duplicates("donor")
+    resamples = Resamples(donors.set_index("donor")["label"].sort_index(), N_RESAMPLES, SEED)
+    return {run.folder: resamples.auroc(run.donors, MODEL) for run in finished}
+
+
+def _warnings(finished: list[RunResult], resampled: dict[Path, np.ndarray]) -> list[str]:
+    if not finished:
+        return ["no run has finished"]
+    best = max(finished, key=_auroc)
+    same = [run for run in finished if run.folds == best.folds]
+    said = []
+    if len(same) < len(finished):
+        said.append(
+            f"{len(finished) - len(same)} runs were tested on other folds than the best: their numbers do not "
+            "compare with it. Give all runs the same split.seed, or split.file=RUN/split.json"
+        )
+    if best.donors.drop_duplicates("donor")["label"].value_counts().min() < FEW_DONORS:
+        said.append(f"fewer than {FEW_DONORS} test donors in a class: any order is luck. Use split=cv")
+    if len(same) > 1:
+        gap = _auroc(best) - float(np.median([_auroc(run) for run in same]))
+        noise = choosing_noise(np.array([resampled[run.folder] for run in same]))
+        if gap <= noise:
+            said.append(
+                f"the best of {len(same)} runs leads their median by {gap:.3f}; were they all equal, the best "
+                f"would lead by up to {noise:.3f} ({LEVEL} % of resamples of the donors): luck explains it"
+            )
+    return said
+
+
+def choosing_noise(resampled: np.ndarray) -> float:
+    """By how much the best of runs leads their median if all are equally good, at the 95th percentile.
+
+    Each run's deviations from its own mean over resamples of the donors [runs, resamples] are what donors
+    alone do to it; runs keep their correlation, since all are resampled together (after White 2000).
+    """
+    deviation = resampled - np.nanmean(resampled, axis=1, keepdims=True)
+    lead = np.nanmax(deviation, axis=0) - np.nanmedian(deviation, axis=0)
+    return float(np.nanpercentile(lead, LEVEL))
+
+
+def _natural(folder: Path) -> tuple[Path, int, str]:
+    name = folder.name
+    return folder.parent, int(name) if name.isdigit() else -1, name
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """`python -m oligo_ad.compare`: exits with 1 after a mistake."""
+    parser = argparse.ArgumentParser(
+        prog="python -m oligo_ad.compare",
+        description="Compare runs: leaderboard.csv and leaderboard.html of all runs at or under folders.",
+    )
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, help="where both files go; without it, the first folder")
+    options = parser.parse_args(words)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        from oligo_ad.results.leaderboard import write
+
+        runs = find_runs(options.folders)
+        if not runs:
+            where = ", ".join(str(folder) for folder in options.folders)
+            raise UserError(f"no run in {where}: a run leaves {RESULT} in its directory.")
+        write(compare(runs), options.out or options.folders[0])
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""leaderboard.csv and leaderboard.html: many runs in one table, and what their settings did."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.pyplot import get_cmap
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
+
+from oligo_ad.results.report import environment, svg
+
+if TYPE_CHECKING:
+    from oligo_ad.compare import Leaderboard
+
+log = logging.getLogger(__name__)
+
+NAME = "leaderboard"
+ENOUGH = 8  # finished runs, below which importances mean nothing
+
+
+def write(board: "Leaderboard", folder: Path) -> None:
+    """Write both files, each whole or not at all, and say where they are."""
+    page = render(board)
+    for suffix, content in (("csv", board.table.to_csv(index=False)), ("html", page)):
+        partial = folder / f"{NAME}.partial"
+        partial.write_text(content)
+        partial.rename(folder / f"{NAME}.{suffix}")
+    log.info("%s", summary(board, folder))
+
+
+def render(board: "Leaderboard") -> str:
+    """leaderboard.html: one page that needs no other file."""
+    return environment().get_template("leaderboard.html.j2").render(
+        board=board,
+        shown=_shown(board),
+        failures=board.table[board.table["status"] != "finished"],
+        pictures={name: svg(figure) for name, figure in draw(board).items()},
+    )
+
+
+def summary(board: "Leaderboard", folder: Path) -> str:
+    """The same on the terminal."""
+    shown = _shown(board)
+    text = shown.drop(columns=[name for name in ("nuclei AUROC", "seconds") if name in shown])
+    warnings = [f"! {warning}." for warning in board.warnings]
+    stamp = ["SIMULATED"] if board.simulated else []
+    return "\n" + "\n\n".join([*stamp, text.to_string(index=False), *warnings, f"leaderboard: {folder / NAME}.html"])
+
+
+def draw(board: "Leaderboard") -> dict[str, Figure]:
+    """Parallel coordinates of the settings that differ, and how much each of them explains."""
+    done = board.table[board.table["status"] == "finished"]
+    if len(done) < 2 or not board.differing:
+        return {}
+    pictures = {"settings": parallel_coordinates(done, board.differing)}
+    if len(done) >= ENOUGH:
+        pictures["importance"] = importance(done, board.differing)
+    if board.simulated:
+        for figure in pictures.values():
+            figure.suptitle("SIMULATED", color="#b00020", fontsize=8, fontweight="bold", x=0.99, ha="right")
+    return pictures
+
+
+def parallel_coordinates(done: pd.DataFrame, settings: list[str]) -> Figure:
+    """A line for each run through its settings to its donor AUROC."""
+    columns = [*settings, "donor AUROC"]
+    figure = Figure(figsize=(max(6, 1.9 * len(columns)), 4), layout="constrained")
+    axes = figure.subplots()
+    heights = {name: _height(done[name]) for name in columns}
+    auroc = done["donor AUROC"].to_numpy()
+    colour = get_cmap("viridis")(Normalize(auroc.min(), max(auroc.max(), auroc.min() + 1e-9))(auroc))
+    rng = np.random.default_rng(0)  # a little noise, so that equal settings are not one line
+    for place in range(len(done)):
+        jitter = rng.normal(0, 0.012, len(columns))
+        jitter[-1] = 0
+        axes.plot([heights[name][0][place] for name in columns] + jitter, color=colour[place], lw=1.6, alpha=0.8)
+    for x, name in enumerate(columns):
+        axes.axvline(x, color="#b9bec4", lw=0.8, zorder=0)
+        for height, label in heights[name][1]:
+            axes.text(x, height, f" {label}", fontsize=8, va="center", clip_on=False, bbox=_PAPER)
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.set_yticks([])
+    axes.set_xlim(-0.15, len(columns) - 0.55)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return figure
+
+
+_PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
+
+
+def _height(values: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Height of each value between 0 and 1, and the labels on the axis."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.isna().any() or numbers.nunique() <= 1:
+        words = sorted(values.astype(str).unique())
+        heights = values.astype(str).map(dict(zip(words, np.linspace(0, 1, len(words)), strict=True)))
+        return heights.to_numpy(float), list(zip(np.linspace(0, 1, len(words)), words, strict=True))
+    # Learning rates and the like are spread over decades.
+    scaled = np.log(numbers) if numbers.min() > 0 and numbers.max() / numbers.min() > 30 else numbers
+    heights = ((scaled - scaled.min()) / (scaled.max() - scaled.min())).to_numpy(float)
+    ends = [(0.0, f"{numbers.min():.3g}"), (1.0, f"{numbers.max():.3g}")]
+    return heights, ends
+
+
+def importance(done: pd.DataFrame, settings: list[str]) -> Figure:
+    """How much worse a random forest foretells the donor AUROC when a setting is shuffled."""
+    encoded = pd.DataFrame({name: _height(done[name])[0] for name in settings})
+    target = done["donor AUROC"].to_numpy()
+    forest = RandomForestRegressor(300, random_state=0).fit(encoded, target)
+    lost = permutation_importance(forest, encoded, target, n_repeats=20, random_state=0)
+    order = np.argsort(lost.importances_mean)
+    figure = Figure(figsize=(6, 1 + 0.35 * len(settings)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(
+        [settings[i] for i in order],
+        lost.importances_mean[order],
+        xerr=lost.importances_std[order],
+        color="#3b6ea5",
+    )
+    axes.set_xlabel("loss of R² when the setting is shuffled among these runs")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _shown(board: "Leaderboard") -> pd.DataFrame:
+    """The table as text for readers: intervals beside their numbers."""
+    table = board.table
+    shown = table[["run", *board.differing]].copy()
+    shown["donor AUROC"] = _with_interval(table, "donor AUROC", "low", "high")
+    if "best baseline" in table:
+        for name in ("to the best run", "to the best baseline"):
+            shown[name] = _with_interval(table, name, f"{name}, low", f"{name}, high", "+")
+        shown["best baseline"] = [
+            f"{name} {auroc:.3f}" if isinstance(name, str) else ""
+            for name, auroc in zip(table["best baseline"], table["baseline AUROC"], strict=True)
+        ]
+        for name, digits in (("nuclei AUROC", 3), ("seconds", 0)):
+            shown[name] = ["" if np.isnan(value) else f"{value:.{digits}f}" for value in table[name]]
+    shown.loc[table["status"] != "finished", "donor AUROC"] = table["status"]
+    return shown
+
+
+def _with_interval(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "") -> list[str]:
+    if low not in table:
+        return [""] * len(table)
+    return [
+        "" if np.isnan(v) else f"{v:{sign}.3f} ({a:{sign}.3f} to {b:{sign}.3f})"
+        for v, a, b in table[[value, low, high]].itertuples(index=False, name=None)
+    ]

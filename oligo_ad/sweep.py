@@ -1,0 +1,167 @@
+"""Sweeps: every trial recorded, none run twice, and a leaderboard at the end.
+
+Hydra composes and its launchers run the trials (in this process, by joblib, submitit or Ray); which trials
+there are, what became of them and what they say together is decided here. A trial is a run directory,
+`<sweep directory>/<number>`: metrics.json says that it has finished, failure.json that it failed and why.
+So any process may be killed at any time, and `sweep.resume=DIR` goes on with what is not there yet.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from oligo_ad.errors import UserError
+
+log = logging.getLogger(__name__)
+
+RESULT, FAILURE, PLAN = "metrics.json", "failure.json", "sweep.json"
+
+
+class Trial(NamedTuple):
+    """Its directory in the sweep's, and its words on the command line."""
+
+    place: str
+    words: list[str]
+
+
+class Sweeping:
+    """A sweep directory with the launcher that fills it.
+
+    Args:
+        launcher: Hydra's.
+        folder: the directory.
+    """
+
+    def __init__(self, launcher: Launcher, folder: Path) -> None:
+        self._launcher, self.folder = launcher, folder
+        self._launched = 0
+
+    def ended(self, trial: Trial) -> bool:
+        """Whether a trial need not be run."""
+        return any((self.folder / trial.place / mark).exists() for mark in (RESULT, FAILURE))
+
+    def failed(self, trial: Trial) -> bool:
+        return (self.folder / trial.place / FAILURE).exists()
+
+    def run(self, trials: Sequence[Trial]) -> None:
+        """Run those that have not ended; what an interrupted one left is removed first."""
+        todo = [trial for trial in trials if not self.ended(trial)]
+        for trial in todo:
+            shutil.rmtree(self.folder / trial.place, ignore_errors=True)
+        if not todo:
+            return
+        jobs = [[*trial.words, f"hydra.sweep.subdir={trial.place}"] for trial in todo]
+        self._launcher.launch(jobs, initial_job_idx=self._launched)
+        self._launched += len(jobs)
+        for trial in todo:
+            if not self.ended(trial):
+                fail(self.folder / trial.place, "the process ended without a word: killed, or out of memory")
+
+
+def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, arguments: list[str]) -> None:
+    """All of a sweep: `arguments` are the words of its command line.
+
+    Raises:
+        UserError: a trial failed (the others have run), or the command does not fit the sweep resumed.
+    """
+    words = [word for word in arguments if word.partition("=")[0] != "sweep.resume"]
+    folder = _directory(config, words)
+    with _claimed(folder):
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task, config=config
+        )
+        sweeping = Sweeping(launcher, folder)
+        try:
+            if config.sweep.space:
+                from oligo_ad.search import search
+
+                search(sweeping, config, words)
+            else:
+                trials = grid(context, words)
+                log.info("%d trials in %s", len(trials), folder)
+                sweeping.run(trials)
+        finally:
+            n_failed = conclude(folder)
+    if n_failed:
+        raise UserError(
+            f"{n_failed} trials have no result; their messages are in {folder}/leaderboard.html. After mending, "
+            f"remove their {FAILURE} and give the same command with sweep.resume={folder}"
+        )
+
+
+def grid(context: HydraContext, words: list[str]) -> list[Trial]:
+    """Every combination of the values that the command line lists."""
+    overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(words)
+    (every,) = BasicSweeper.split_arguments(overrides, None)
+    return [Trial(str(number), list(own)) for number, own in enumerate(every)]
+
+
+def fail(folder: Path, message: str) -> None:
+    """Record that a trial failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAILURE).write_text(json.dumps({"message": message}))
+
+
+def conclude(folder: Path) -> int:
+    """Write the leaderboard of what there is; returns the number of trials without a result."""
+    from oligo_ad.compare import compare, find_runs
+    from oligo_ad.results.leaderboard import write
+
+    runs = find_runs([folder])
+    if not runs:
+        return 0
+    board = compare(runs)
+    write(board, folder)
+    return board.n_failed
+
+
+def _directory(config: DictConfig, words: list[str]) -> Path:
+    """The sweep directory, the same for every process of it, with the words of the sweep in it."""
+    resumed = config.sweep.resume
+    folder = Path(resumed or config.hydra.sweep.dir).absolute()
+    plan = folder / PLAN
+    if resumed and not plan.exists():
+        raise UserError(f"sweep.resume={resumed}: there is no sweep, which would have {PLAN}.")
+    if plan.exists():
+        before = json.loads(plan.read_text())["arguments"]
+        if not resumed:
+            raise UserError(f"{folder} already holds a sweep: go on with it by sweep.resume={folder}")
+        if sorted(before) != sorted(words):
+            raise UserError(
+                f"sweep.resume={resumed} was started with other words, which would make other trials. "
+                f"Type: python run.py -m {' '.join(before)} sweep.resume={resumed}"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    plan.write_text(json.dumps({"arguments": words}))
+    # Trials compose their own configuration, perhaps elsewhere: what the clock decided is written out.
+    with open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra.append(f'hydra.sweep.dir="{folder}"')
+    return folder
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another sweep is at work in {folder}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
