@@ -230,12 +230,29 @@ def test_a_missing_file_is_told(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("value", [None, "many"])
 def test_args_without_a_number_are_refused(tmp_path: Path, name: str, value: str | None) -> None:
     folder = rewritten(tmp_path, "args.json", lambda args: args | {name: value})
-    assert_refused(folder, "args.json", f"no number for {name}.")
+    assert_refused(folder, "args.json", f"{name}={value} (a number")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_bins", 300), ("n_bins", 1), ("nheads", 0), ("nheads", 5), ("embsize", -1), ("embsize", 1e30),
+        ("embsize", 32.7), ("embsize", float("inf")), ("dropout", 1.5), ("dropout", float("nan")),
+        ("nlayers", 10**9),
+    ],
+)  # fmt: skip
+def test_args_that_no_model_can_have_are_refused(name: str, value: float, tmp_path: Path) -> None:
+    folder = scgpt_folder(tmp_path / "checkpoint", ["A", "B"])
+    args = json.loads((folder / "args.json").read_text()) | {name: value}
+    (folder / "args.json").write_text(json.dumps(args))
+    assert_refused(folder, "args.json", f"{name}={value}")
 
 
 def test_args_without_a_key_are_refused(tmp_path: Path) -> None:
     folder = rewritten(tmp_path, "args.json", lambda args: {"n_bins": args["n_bins"], "lr": 1e-4})
-    assert_refused(folder, "args.json", "not the args.json of scGPT", "embsize, nheads, nlayers")
+    assert_refused(
+        folder, "args.json", "not the args.json of scGPT", "embsize=None", "nheads=None", "nlayers=None"
+    )
 
 
 @pytest.mark.parametrize("name", ["args.json", "vocab.json"])

@@ -178,14 +178,17 @@ def by_definition(genes: pd.DataFrame, vocabulary: list[str]) -> list[tuple[str 
         named = table["symbol"].get(ids)
         renamed = table[table["gencode44"] == symbol]
         old = [*renamed["symbol"]], [f"{old}_{of}" for of, old in renamed["symbol"].items()]
+        by_name = [
+            ("suffixed", only([token for token in suffixed if token.split("_ENSG")[0] == symbol])),
+            ("renamed", only(old[0])),
+            ("renamed", only(old[1])),
+        ]
         return [
             ("symbol", symbol),
             ("ensembl", named),
             ("suffixed", f"{named}_{ids}"),
             ("suffixed", f"{symbol}_{ids}"),
-            ("suffixed", only([token for token in suffixed if token.split("_ENSG")[0] == symbol])),
-            ("renamed", only(old[0])),
-            ("renamed", only(old[1])),
+            *(by_name if named is None else [(route, None) for route, _ in by_name]),
         ]
 
     ways = [tokens_of(*gene) for gene in zip(genes["symbol"], genes["ensembl"], strict=True)]
@@ -322,7 +325,9 @@ def test_a_file_of_other_genes_is_refused_with_the_cause(
 ) -> None:
     made = named(tmp_path, names)
     said = answer(BinnedGenes(vocabulary(*NAMES)).fit, made, tuple(made.donors.index))
-    assert_says(said, "only 0.0% of the genes", cause, "model.encoder.min_matched=0.5", names[0], "OTHER998")
+    assert_says(
+        said, "only 0.0% of the genes", cause, "model.encoder.min_matched=0.5", names[0], "such as GENE"
+    )
 
 
 def test_a_file_at_the_floor_is_taken_and_one_below_is_not(tmp_path: Path) -> None:

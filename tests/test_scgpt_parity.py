@@ -18,7 +18,7 @@ from benchmarks.published_scgpt import (
     vector,
     vocabulary,
 )
-from oligo_ad.inputs.draws import cell_keys, draw, stream
+from oligo_ad.inputs.draws import cell_keys, draw, stream, uniform
 from oligo_ad.models.scgpt.bins import bin_values
 from oligo_ad.models.scgpt.checkpoint import read_folder
 from oligo_ad.models.scgpt.encoder import BinnedGenes
@@ -90,9 +90,8 @@ def test_bins_are_those_of_the_package_under_the_same_draws(
         own = raw[cell].nonzero()[0]
         offsets = np.array([0, len(own)])
         ours = bin_values(offsets, raw[cell][own], ids[own], keys[cell : cell + 1], stream(3, 0), 51)
-        bits = draw(key[None], stream(3, 0), own.astype(np.int64))
-        uniform = ((bits >> 11) & ((1 << 53) - 1)) * 2.0**-53
-        monkeypatch.setattr(np.random, "rand", lambda n, uniform=uniform: uniform)
+        drawn = uniform(draw(key[None], stream(3, 0), own.astype(np.int64)))
+        monkeypatch.setattr(np.random, "rand", lambda n, drawn=drawn: drawn)
         for values in (raw[cell], logged[cell]):
             theirs = preprocess.binning(values, 51)
             np.testing.assert_array_equal(ours, theirs[own])

@@ -162,7 +162,7 @@ def gene_names(var: pd.DataFrame) -> pd.DataFrame:
     is_ensembl = [bool(text.str.fullmatch(r"ENS[A-Z]*G\d{11}(\.\d+)?").mean() > 0.5) for text in texts]
     ensembl = next((t for t, yes in zip(texts, is_ensembl, strict=True) if yes), None)
     named = {"feature_name", "gene_symbol", "gene_symbols", "gene_name", "symbol"}
-    if not is_ensembl[0]:
+    if not is_ensembl[0] and not texts[0].str.fullmatch(r"\d+").all():
         # Sources disagree on what `gene_ids` holds: it gives symbols only where the index does not.
         named.add("index")
     else:

@@ -10,7 +10,7 @@ counts and their logarithms have the same bins, and no quantile need be computed
 import numpy as np
 from numba import njit
 
-from oligo_ad.inputs.draws import draw
+from oligo_ad.inputs.draws import draw, uniform
 from oligo_ad.threads import CORES, in_order
 
 BLOCK = 256  # cells a thread takes at once
@@ -33,8 +33,11 @@ def bin_values(
     quantiles = np.linspace(0, 1, n_bins - 1)
 
     def work(first: int) -> None:
-        rows = slice(first, first + BLOCK)
-        _bin(offsets[first : first + BLOCK + 1], values, ids, keys[rows], stream, quantiles, bins)
+        own = offsets[first : first + BLOCK + 1]
+        places = slice(own[0], own[-1])
+        cell = np.repeat(keys[first : first + BLOCK], np.diff(own))
+        drawn = uniform(draw(cell, stream, ids[places].astype(np.int64)))
+        _bin(own - own[0], values[places], drawn, quantiles, bins[places])
 
     for _ in in_order(work, range(0, len(keys), BLOCK), CORES):
         pass
@@ -45,9 +48,7 @@ def bin_values(
 def _bin(
     offsets: np.ndarray,
     values: np.ndarray,
-    ids: np.ndarray,
-    keys: np.ndarray,
-    stream: int,
+    drawn: np.ndarray,
     quantiles: np.ndarray,
     bins: np.ndarray,
 ) -> None:
@@ -69,6 +70,4 @@ def _bin(
                 n, first = n + 1, place + 1
         for place in range(start, stop):
             which = np.searchsorted(distinct[:n], values[place])
-            # The upper 53 bits of the draw, as a number from 0 to below 1.
-            uniform = ((draw(keys[cell], stream, np.int64(ids[place])) >> 11) & ((1 << 53) - 1)) * 2.0**-53
-            bins[place] = at_most[which] - int(uniform * (at_most[which] - below[which]))
+            bins[place] = at_most[which] - int(drawn[place] * (at_most[which] - below[which]))

@@ -34,6 +34,15 @@ PUBLISHED = {
     "n_bins": ("n_bins", 51),
     "pad_value": ("pad_value", -2),
 }
+LEGAL = {
+    "embsize": (1, 1 << 14),
+    "nheads": (1, 1 << 10),
+    "nlayers": (1, 1 << 10),
+    "d_hid": (1, 1 << 16),
+    "dropout": (0.0, 0.99),
+    "n_bins": (3, 256),
+    "pad_value": (-100, 100),
+}
 # Parts of a checkpoint that no cell's vector depends on.
 UNUSED = {
     "decoder": "predicts expression",
@@ -85,6 +94,8 @@ def _random(settings: dict[str, float], vocabulary: list[str]) -> Foundation:
 def _with_weights(folder: Path, settings: dict[str, float], vocabulary: list[str]) -> Foundation:
     file, stored = _tensors(folder)
     tensors = {_our_name(name): tensor for name, tensor in stored.items()}
+    if len(tensors) < len(stored):
+        raise UserError(f"{file} holds some weights twice, in two spellings: which are meant is not clear.")
     with torch.device("meta"):
         backbone = ScGPT(len(vocabulary), Foundation(tuple(vocabulary), settings)).state_dict()
     _check(file, tensors, {name: tuple(tensor.shape) for name, tensor in backbone.items()})
@@ -105,8 +116,15 @@ def _with_weights(folder: Path, settings: dict[str, float], vocabulary: list[str
 def _settings(file: Path) -> dict[str, float]:
     """The architecture, by our names."""
     args = _json(file)
-    if missing := [name for name in PUBLISHED if not isinstance(args.get(name), int | float)]:
-        raise UserError(f"{file} is not the args.json of scGPT: no number for {listing(missing)}.")
+    wrong = [
+        f"{name}={args.get(name)} (a number from {least} to {most})"
+        for name, (least, most) in LEGAL.items()
+        if not isinstance(args.get(name), type(PUBLISHED[name][1]) | int) or not least <= args[name] <= most
+    ]
+    if wrong:
+        raise UserError(f"{file} is not the args.json of scGPT: {listing(wrong)}.")
+    if args["embsize"] % args["nheads"]:
+        raise UserError(f"{file}: embsize={args['embsize']} is not a multiple of nheads={args['nheads']}.")
     style = args.get("input_emb_style", "continuous")
     if style != "continuous" or args.get("pre_norm", False):
         raise UserError(
@@ -133,7 +151,7 @@ def _json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text())
     except FileNotFoundError:
         raise UserError(f"{file.parent} has no {file.name}. {WHERE}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read as JSON: {error}.") from None
     if not isinstance(content, dict):
         raise UserError(f"{file} holds a {type(content).__name__}, not names with values.")
@@ -144,24 +162,30 @@ def _tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     """The file of the weights, and its tensors. No code in it is ever run."""
     files = [folder / "best_model.pt", *sorted(folder.glob("*.safetensors"))]
     file = next((file for file in files if file.exists()), None)
+    if len(files) > 2 and file != files[0]:
+        raise UserError(f"{folder} holds several *.safetensors: leave the one that is meant.")
     if file is None:
         raise UserError(f"{folder} has no best_model.pt and no *.safetensors. {WHERE}")
     try:
         if file.suffix == ".safetensors":
             return file, load_file(file)
-        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        stored = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{file} holds Python objects beside tensors, or is no checkpoint. Such objects can run code, so "
             "they are never read. Save the bare state_dict, or convert it to safetensors."
         ) from None
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise UserError(
-            f"{file} cannot be read, it may be truncated: {str(error).splitlines()[0]}."
-        ) from None
-    if not isinstance(stored, dict) or not all(isinstance(part, Tensor) for part in stored.values()):
-        raise UserError(f"{file} holds no state_dict: a flat mapping of names to tensors is read.")
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{file} cannot be read, it may be truncated: {said}.") from None
+    if not isinstance(stored, dict) or not all(_is_weight(name, part) for name, part in stored.items()):
+        raise UserError(f"{file} holds no state_dict: a flat mapping of names to dense tensors is read.")
     return file, stored
+
+
+def _is_weight(name: object, part: object) -> bool:
+    dense = isinstance(part, Tensor) and part.layout == torch.strided and part.is_floating_point()
+    return isinstance(name, str) and dense
 
 
 def _our_name(name: str) -> str:

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from oligo_ad.config import Seed
 from oligo_ad.data.cache import kept_array
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.inputs.batch import Batch, Tokens
@@ -54,7 +55,7 @@ class CellEmbedding:
         max_len: Annotated[int, Field(ge=2)] = 1200,
         cls_value: float = 0.0,
         min_matched: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        seed: Annotated[int, Field(ge=0)] = 0,
+        seed: Seed = 0,
         batch_size: Size = 32,
     ) -> None:
         self._foundation, self._cache, self._batch_size = foundation, Path(cache).expanduser(), batch_size
@@ -139,7 +140,7 @@ class CellEmbedding:
             # The longest first: if memory does not suffice, that is known at once.
             for rows in lengths.argsort(descending=True, stable=True).split(self._batch_size):
                 rows_B = rows.to(self._device)
-                packed = self._input.pack(tokens, rows_B, int(lengths[rows].max()), epoch=0)
+                packed = self._input.pack(tokens, rows_B, max(1, int(lengths[rows].max())), epoch=0)
                 nothing = rows_B.new_zeros(len(rows_B), 0)
                 vectors[rows] = network(Batch(*packed, nothing, rows_B, rows_B)).cpu().numpy()
                 advance(len(rows))

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from oligo_ad.config import Seed
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError, listing
 from oligo_ad.inputs.batch import Tokens
@@ -61,7 +62,7 @@ class BinnedGenes:
         max_len: Annotated[int, Field(ge=2)] = 1200,
         cls_value: float = 0.0,
         min_matched: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        seed: Annotated[int, Field(ge=0)] = 0,
+        seed: Seed = 0,
     ) -> None:
         self._vocabulary, self._settings = foundation.vocabulary, foundation.settings
         self._pad, self._cls = (foundation.vocabulary.index(token) for token in (PAD, CLS))
@@ -139,10 +140,10 @@ class BinnedGenes:
         }
 
     def _require(self, genes: pd.DataFrame, share: float) -> None:
-        if share < self.min_matched:
+        if share < self.min_matched or share == 0:
             raise UserError(
                 f"only {share:.1%} of the genes have a token in the vocabulary, which has such as "
-                f"{listing(self._vocabulary[1000:1004])}; the file has such as "
+                f"{listing(self._vocabulary[-20:-16] or self._vocabulary[:4])}; the file has such as "
                 f"{listing(genes['name'][:4])}. {likely_cause(genes)}. "
                 f"model.encoder.min_matched={self.min_matched} is the smallest share that is taken."
             )

@@ -48,11 +48,13 @@ def match_genes(genes: pd.DataFrame, vocabulary: Sequence[str]) -> pd.DataFrame:
     ensembl = genes["ensembl"].fillna(symbol).astype(str).str.extract(r"(ENSG\d{11})")[0]
     table = gene_table()
     named = ensembl.map(table["symbol"])
+    # A name alone is not trusted where the Ensembl id says which gene it is.
+    alone = symbol.where(named.isna())
     ways = {
         "symbol": [symbol],
         "ensembl": [named],
-        "suffixed": [named + "_" + ensembl, symbol + "_" + ensembl, symbol.map(_suffixed(vocabulary))],
-        "renamed": [symbol.map(token) for token in _renamed(table)],
+        "suffixed": [named + "_" + ensembl, symbol + "_" + ensembl, alone.map(_suffixed(vocabulary))],
+        "renamed": [alone.map(token) for token in _renamed(table)],
     }
     found = pd.DataFrame({"id": UNKNOWN, "route": UNMATCHED}, index=genes.index)
     for route, names in ways.items():
