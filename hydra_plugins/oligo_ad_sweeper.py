@@ -10,9 +10,7 @@ from omegaconf import DictConfig
 class OligoSweeper(Sweeper):
     """Grids and searches whose trials are recorded, resumed and compared; see oligo_ad/sweep.py."""
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:

@@ -20,14 +20,17 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from oligo_ad.errors import UserError
-from oligo_ad.results.metrics import LEVEL, Interval, Resamples, interval
+from oligo_ad.results.baselines import MEANING
+from oligo_ad.results.metrics import LEVEL, Interval, Resamples, interval, summarise
 from oligo_ad.results.outcome import FEW_DONORS, MODEL
-from oligo_ad.sweep import FAILURE, RESULT
+from oligo_ad.sweep import FAILURE, PRUNED, RESULT
 
 log = logging.getLogger(__name__)
 
 OVERRIDES = ".hydra/overrides.yaml"
 N_RESAMPLES, SEED = 2000, 0
+# Words that a search gives its trials, which say nothing of their settings.
+UNSAID = ("task", "sweep.study", "sweep.trial", "sweep.objective", "sweep.seeds")
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,21 @@ class RunResult:
     metrics: dict[str, Any]
     donors: pd.DataFrame
     failure: str
+    pruned: bool
 
     @property
     def finished(self) -> bool:
         return bool(self.metrics)
+
+    @property
+    def validated(self) -> bool:
+        """Whether it is a trial of a search, scored on validation donors."""
+        return self.finished and self.metrics["scored_on"] == "validation donors"
+
+    @property
+    def value(self) -> float:
+        """What runs are ordered by: donor AUROC, or the objective of a search."""
+        return float(self.metrics["objective" if self.validated else "headline"]["value"])
 
     @property
     def folds(self) -> frozenset[tuple[int, str, int]]:
@@ -51,22 +65,30 @@ class RunResult:
 
     @property
     def status(self) -> str:
-        return "finished" if self.finished else "failed" if self.failure else "did not end"
+        if self.finished or self.pruned:
+            return "finished" if self.finished else "pruned"
+        return "failed" if self.failure else "did not end"
 
 
 @dataclass(frozen=True)
 class Leaderboard:
     """`table`: a row for each run, best first. `differing`: overrides that tell runs apart. `warnings`:
-    what a reader must know before believing the order."""
+    what a reader must know before believing the order. `tested`: of a search, the result of what it chose."""
 
     table: pd.DataFrame
     differing: list[str]
     warnings: list[str]
     simulated: bool
+    tested: str = ""
+
+    @property
+    def validated(self) -> bool:
+        """Whether the runs are trials of a search."""
+        return any(name.startswith("validation ") for name in self.table)
 
     @property
     def n_failed(self) -> int:
-        return int((self.table["status"] != "finished").sum())
+        return int(self.table["status"].isin(["failed", "did not end"]).sum())
 
 
 def find_runs(folders: Sequence[Path]) -> list[RunResult]:
@@ -77,7 +99,7 @@ def find_runs(folders: Sequence[Path]) -> list[RunResult]:
     """
     if missing := [folder for folder in folders if not folder.is_dir()]:
         raise UserError(f"{missing[0]} is no folder. Give run directories, or folders of them.")
-    marks = (RESULT, FAILURE, OVERRIDES)
+    marks = (RESULT, FAILURE, PRUNED, OVERRIDES)
     found = {
         file.parents[mark.count("/")] for folder in folders for mark in marks for file in folder.rglob(mark)
     }
@@ -96,20 +118,21 @@ def read_run(folder: Path) -> RunResult:
         metrics=json.loads(result.read_text()) if finished else {},
         donors=pd.read_csv(folder / "donors.csv", dtype={"donor": str}) if finished else pd.DataFrame(),
         failure=json.loads(failure.read_text())["message"] if failure.exists() and not finished else "",
+        pruned=(folder / PRUNED).exists(),
     )
 
 
 def compare(runs: list[RunResult]) -> Leaderboard:
     """The runs in order of their donor AUROC, with what that order is worth."""
-    keys = dict.fromkeys(key for run in runs for key in run.overrides)
+    keys = dict.fromkeys(key for run in runs for key in run.overrides if key not in UNSAID)
     differing = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
     finished = [run for run in runs if run.finished]
-    best = max(finished, key=_auroc, default=None)
+    best_on = {run.folds: run for run in sorted(finished, key=lambda run: run.value)}
     resampled = _resampled(finished)
-    rows = [_row(run, differing, best, resampled) for run in runs]
-    table = pd.DataFrame(rows).sort_values("donor AUROC", ascending=False, na_position="last", kind="stable")
+    rows = [_row(run, differing, best_on[run.folds] if run.finished else None, resampled) for run in runs]
+    table = pd.DataFrame(rows).sort_values("order", ascending=False, na_position="last", kind="stable")
     return Leaderboard(
-        table=table.reset_index(drop=True),
+        table=table.drop(columns="order").reset_index(drop=True),
         differing=differing,
         warnings=_warnings(finished, resampled),
         simulated=any(run.metrics["simulated"] for run in finished),
@@ -122,9 +145,17 @@ def _row(
     row: dict[str, Any] = {"run": run.folder.name, "status": run.status}
     row |= {key: run.overrides.get(key, "") for key in differing}
     if not run.finished or best is None:
-        return row | {"donor AUROC": np.nan, "failure": run.failure, "folder": str(run.folder)}
+        return row | {
+            "order": np.nan,
+            "donor AUROC": np.nan,
+            "failure": run.failure,
+            "folder": str(run.folder),
+        }
     headline = run.metrics["headline"]
+    if run.validated:
+        row |= {f"validation {run.metrics['objective']['name']}": abs(run.value)}
     row |= {
+        "order": run.value,
         "donor AUROC": headline["value"],
         "low": headline["interval"]["low"],
         "high": headline["interval"]["high"],
@@ -148,8 +179,8 @@ def _difference(name: str, found: tuple[float, Interval] | None) -> dict[str, fl
 def _paired(
     run: RunResult, other: RunResult, resampled: dict[Path, np.ndarray]
 ) -> tuple[float, Interval] | None:
-    """The difference of two runs on the same folds; None on others."""
-    if run.folds != other.folds or run.folder not in resampled:
+    """The difference of two runs on the same folds, None of a run to itself."""
+    if run is other:
         return None
     difference = resampled[run.folder] - resampled[other.folder]
     return _auroc(run) - _auroc(other), interval(difference)
@@ -158,6 +189,32 @@ def _paired(
 def _to_baseline(headline: dict[str, Any]) -> tuple[float, Interval] | None:
     spread = headline["gain_interval"]
     return (headline["gain"], Interval(**spread)) if spread else None
+
+
+def tested(runs: list[RunResult]) -> str:
+    """The result of what a search chose: its runs on test donors, one an outer fold, as one."""
+    done = [run for run in runs if run.finished]
+    if not done:
+        return ""
+    donors = pd.concat([run.donors for run in done], ignore_index=True)
+    label = donors.drop_duplicates("donor").set_index("donor")["label"].sort_index()
+    resamples = Resamples(label, N_RESAMPLES, SEED)
+    predictors = [MODEL, *(name for name in MEANING if name in donors)]
+    scores = {name: summarise(donors, name, resamples) for name in predictors}
+    auroc = {name: found.mean_over_folds["auroc"] for name, found in scores.items()}
+    spread = scores[MODEL].auroc
+    said = (
+        f"Chosen on validation donors, then tested once, in {len(done)} of {len(runs)} outer folds: "
+        f"donor AUROC {auroc[MODEL]:.3f} ({spread.low:.3f} to {spread.high:.3f})"
+    )
+    if len(predictors) == 1:
+        return f"{said}."
+    best = max(predictors[1:], key=lambda name: auroc[name])
+    gain = interval(resamples.auroc(donors, MODEL) - resamples.auroc(donors, best))
+    return (
+        f"{said}; the best baseline, {best}, {auroc[best]:.3f}; difference {auroc[MODEL] - auroc[best]:+.3f} "
+        f"({gain.low:+.3f} to {gain.high:+.3f})."
+    )
 
 
 def _auroc(run: RunResult) -> float:
@@ -176,13 +233,13 @@ def _resampled(finished: list[RunResult]) -> dict[Path, np.ndarray]:
 def _warnings(finished: list[RunResult], resampled: dict[Path, np.ndarray]) -> list[str]:
     if not finished:
         return ["no run has finished"]
-    best = max(finished, key=_auroc)
+    best = max(finished, key=lambda run: run.value)
     same = [run for run in finished if run.folds == best.folds]
     said = []
-    if len(same) < len(finished):
+    if others := len({run.folds for run in finished}) - 1:
         said.append(
-            f"{len(finished) - len(same)} runs were tested on other folds than the best: their numbers do not "
-            "compare with it. Give all runs the same split.seed, or split.file=RUN/split.json"
+            f"runs were scored on {others + 1} different sets of folds, and compare only within one: each is "
+            "set beside the best on its own. For one set, give all runs the same split.seed, or split.file"
         )
     if best.donors.drop_duplicates("donor")["label"].value_counts().min() < FEW_DONORS:
         said.append(f"fewer than {FEW_DONORS} test donors in a class: any order is luck. Use split=cv")
@@ -191,7 +248,7 @@ def _warnings(finished: list[RunResult], resampled: dict[Path, np.ndarray]) -> l
         noise = choosing_noise(np.array([resampled[run.folder] for run in same]))
         if gap <= noise:
             said.append(
-                f"the best of {len(same)} runs leads their median by {gap:.3f}; were they all equal, the best "
+                f"the best of {len(same)} runs leads their median by {gap:.3f}; if all were equal, the best "
                 f"would lead by up to {noise:.3f} ({LEVEL} % of resamples of the donors): luck explains it"
             )
     return said

@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,16 @@ from oligo_ad.models.foundation import Foundation, read_foundation
 from oligo_ad.results import report
 from oligo_ad.results.baselines import score_baselines
 from oligo_ad.results.environment import environment
+from oligo_ad.results.files import write_files, write_json
 from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.outcome import FoldPrediction, evaluate
 from oligo_ad.results.story import Story
+from oligo_ad.results.tracking import track
+from oligo_ad.search import Pruned, watcher
+from oligo_ad.sweep import PRUNED
 from oligo_ad.training.accelerate import make_accelerator, seed_everything, start_tracker
 from oligo_ad.training.checkpoint import Trained, make_classifier, make_encoder, save_checkpoint
-from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Fitted, fit, make_optimizer
+from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Epoch, Fitted, fit, make_optimizer
 from oligo_ad.training.predict import attention_kernels, predict
 
 log = logging.getLogger(__name__)
@@ -70,13 +74,14 @@ def run(config: Config, folder: Path) -> float | None:
     """Do one run and leave its results in `folder`.
 
     Returns:
-        The headline, donor AUROC as a mean over folds; None for a task other than `train`.
+        The headline, donor AUROC as a mean over folds; None for a task that trains nothing. Task `validate`
+        scores validation donors and does not look at test donors: for searches.
 
     Raises:
         UserError: a mistake in the configuration or the data; no result is written then.
     """
     match config.task:
-        case "train":
+        case "train" | "validate":
             return _train(config, folder)
         case "prepare":
             load_cohort(config.data, config.cache.path)
@@ -97,7 +102,12 @@ def _train(config: Config, folder: Path) -> float | None:
     _check_components(config, foundation)
     accelerator, folder = make_accelerator(config, folder)
     with _claimed(folder) if accelerator.is_main_process else nullcontext():
-        headline = _train_and_evaluate(config, folder, accelerator, foundation)
+        try:
+            headline = _train_and_evaluate(config, folder, accelerator, foundation)
+        except Pruned as pruned:
+            write_json(folder / PRUNED, {"value": pruned.value})
+            log.info("stopped: earlier trials were better at this epoch")
+            headline = None
     accelerator.end_training()
     return headline
 
@@ -115,7 +125,10 @@ def _train_and_evaluate(
     folds = make_folds(cohort.donors["label"], config.split)
     start_tracker(accelerator, config, folder)
     shared = Run(config, folder, accelerator, cohort, covariates, folds, foundation)
-    results = [train_fold(shared, fold) for fold in folds]
+    if config.task == "validate":
+        shared, results = _validate(shared)
+    else:
+        results = [train_fold(shared, fold) for fold in folds]
     headline = None
     if accelerator.is_main_process:
         try:
@@ -126,12 +139,57 @@ def _train_and_evaluate(
     return headline
 
 
-def train_fold(run: Run, fold: Fold) -> FoldResult:
+def _validate(run: Run) -> tuple[Run, list[FoldResult]]:
+    """A trial of a search: every fold with every seed, scored on validation donors.
+
+    Seeds are like repeats: folds of their own, of the same donors.
+    """
+    sweep = run.config.sweep
+    results: list[FoldResult] = []
+    folds: list[Fold] = []
+    done: list[float] = []
+    for i, seed in enumerate(sweep.seeds):
+        for fold in run.folds:
+            watch = watcher(sweep, fold.number)
+            numbered = replace(fold, number=fold.number + i * run.folds[-1].number)
+            own = replace(run, config=replace(run.config, seed=seed), folds=[*folds, numbered])
+            so_far = _so_far(sweep.objective, done, watch, run.config.fit.epochs)
+            result = train_fold(own, numbered, so_far)
+            folds.append(numbered)
+            results.append(result)
+            done.append(objective(result.fitted, sweep.objective))
+    return replace(run, folds=folds), results
+
+
+def _so_far(
+    name: str, done: list[float], watch: Callable[[int, float], None], epochs: int
+) -> Callable[[Epoch], None]:
+    """Tells the study the mean of what is done and the best of this fold, at each epoch."""
+    reached: list[float] = []
+
+    def tell(epoch: Epoch) -> None:
+        reached.append(_value(epoch, name))
+        watch(len(done) * epochs + epoch.epoch, float(np.mean([*done, max(reached)])))
+
+    return tell
+
+
+def objective(fitted: Fitted, name: str) -> float:
+    """What a search maximises: of validation donors, at the epoch kept."""
+    return _value(fitted.history[fitted.best_epoch - 1], name)
+
+
+def _value(epoch: Epoch, name: str) -> float:
+    return -epoch.loss if name == "loss" else float(getattr(epoch, name))
+
+
+def train_fold(run: Run, fold: Fold, watch: Callable[[Epoch], None] = lambda epoch: None) -> FoldResult:
     """Fit everything on the training donors of one fold, then predict its test donors.
 
-    Nothing of a test donor is looked at before `predict`.
+    Nothing of a test donor is looked at before `predict`; with `task=validate`, nothing ever.
     """
     config, accelerator = run.config, run.accelerator
+    scored = "validation" if config.task == "validate" else "test"
     name = f"fold_{fold.number}/" if len(run.folds) > 1 else ""
     rows = {part: run.cohort.rows_of(getattr(fold, part)) for part in ("train", "validation", "test")}
     label = run.cohort.cells["label"].to_numpy()
@@ -141,13 +199,14 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
     if fold is run.folds[0] and not all("flash" in kernel for kernel in kernels):
         log.warning("%s (attention runs on: %s)", SLOW_ATTENTION, ", ".join(kernels))
     cells = Cells(rows["train"], rows["validation"], label, run.cohort.cells["donor"].to_numpy(str))
-    fitted = fit(trained.classifier, loader, cells, config.fit, config.seed, accelerator, name)
+    fitted = fit(trained.classifier, loader, cells, config.fit, config.seed, accelerator, name, watch)
     batch_size = EVALUATION_BATCH * config.fit.batch_size
     probability = {
         part: _sigmoid(predict(fitted.model, loader, own, batch_size, accelerator))
         for part, own in rows.items()
+        if part in ("train", "validation", scored)
     }
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and config.task == "train":
         file = "model.safetensors" if len(run.folds) == 1 else f"model_fold_{fold.number}.safetensors"
         save_checkpoint(trained, config.model, config.metadata, run.folder / file)
     accelerator.free_memory()
@@ -157,8 +216,8 @@ def train_fold(run: Run, fold: Fold) -> FoldResult:
         threshold=best_threshold(label[rows["validation"]], probability["validation"])
         if threshold == "validation"
         else float(threshold),
-        test=rows["test"],
-        test_probability=probability["test"],
+        test=rows[scored],
+        test_probability=probability[scored],
         train=rows["train"],
         train_probability=probability["train"],
     )
@@ -216,8 +275,13 @@ def _conclude(run: Run, results: list[FoldResult], seconds: float) -> float:
         outcome=outcome,
         environment=environment(run.accelerator.device, run.accelerator.num_processes),
         seconds=seconds,
+        objective=float(np.mean([objective(r.fitted, config.sweep.objective) for r in results])),
     )
-    report.write(story, run.accelerator)
+    if config.task == "validate":
+        track(story, {}, run.accelerator)
+        write_files(story, [])
+    else:
+        report.write(story, run.accelerator)
     return outcome.headline
 
 

@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ from oligo_ad.errors import UserError
 
 log = logging.getLogger(__name__)
 
-RESULT, FAILURE, PLAN = "metrics.json", "failure.json", "sweep.json"
+RESULT, FAILURE, PRUNED, PLAN = "metrics.json", "failure.json", "pruned.json", "sweep.json"
+BEST = "best"  # directory of what a search chose
 
 
 class Trial(NamedTuple):
@@ -50,7 +52,7 @@ class Sweeping:
 
     def ended(self, trial: Trial) -> bool:
         """Whether a trial need not be run."""
-        return any((self.folder / trial.place / mark).exists() for mark in (RESULT, FAILURE))
+        return any((self.folder / trial.place / mark).exists() for mark in (RESULT, FAILURE, PRUNED))
 
     def failed(self, trial: Trial) -> bool:
         return (self.folder / trial.place / FAILURE).exists()
@@ -96,7 +98,7 @@ def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, argumen
             n_failed = conclude(folder)
     if n_failed:
         raise UserError(
-            f"{n_failed} trials have no result; their messages are in {folder}/leaderboard.html. After mending, "
+            f"{n_failed} trials have no result; their messages are in {folder}/leaderboard.html. If mended, "
             f"remove their {FAILURE} and give the same command with sweep.resume={folder}"
         )
 
@@ -116,15 +118,17 @@ def fail(folder: Path, message: str) -> None:
 
 def conclude(folder: Path) -> int:
     """Write the leaderboard of what there is; returns the number of trials without a result."""
-    from oligo_ad.compare import compare, find_runs
+    from oligo_ad.compare import compare, find_runs, tested
     from oligo_ad.results.leaderboard import write
 
     runs = find_runs([folder])
-    if not runs:
+    chosen = [run for run in runs if run.folder.parent.name == BEST]
+    trials = [run for run in runs if run not in chosen]
+    if not trials:
         return 0
-    board = compare(runs)
+    board = replace(compare(trials), tested=tested(chosen))
     write(board, folder)
-    return board.n_failed
+    return board.n_failed + sum(not run.finished for run in chosen)
 
 
 def _directory(config: DictConfig, words: list[str]) -> Path:
@@ -163,5 +167,3 @@ def _claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-

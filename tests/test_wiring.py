@@ -124,8 +124,8 @@ def check_that_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     kept: list[tuple[fitting.Fitted, dict[str, float]]] = []
     original = experiment.fit
 
-    def spy(classifier, loader, those, config, seed, accelerator, name):  # type: ignore[no-untyped-def]
-        fitted = original(classifier, loader, those, config, seed, accelerator, name)
+    def spy(classifier, loader, those, config, seed, accelerator, *how):  # type: ignore[no-untyped-def]
+        fitted = original(classifier, loader, those, config, seed, accelerator, *how)
         again = fitting._validate(fitted.model, loader, those, 16, fitted.pos_weight, accelerator)
         kept.append((fitted, again))
         return fitted

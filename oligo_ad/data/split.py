@@ -39,7 +39,8 @@ def make_folds(label: pd.Series, config: SplitConfig) -> list[Fold]:
 
     Args:
         label: 0 or 1, indexed by donor id.
-        config: `holdout` gives one fold, `cv` gives folds × repeats; `file` repeats a saved split.
+        config: `holdout` gives one fold, `cv` gives folds × repeats; `file` repeats a saved split,
+            `only` leaves one fold of them.
 
     Raises:
         UserError: a class has too few donors for that, or the saved split does not fit the cohort.
@@ -48,7 +49,10 @@ def make_folds(label: pd.Series, config: SplitConfig) -> list[Fold]:
     folds = read_split(Path(config.file), label) if config.file else list(_split(label, config))
     for fold in folds:
         _check(fold, label)
-    return folds
+    wanted = [fold for fold in folds if config.only in (None, fold.number)]
+    if not wanted:
+        raise UserError(f"split.only={config.only}: the folds are numbered 1 to {len(folds)}.")
+    return wanted
 
 
 def write_split(folds: list[Fold], label: pd.Series, config: SplitConfig, path: Path) -> None:

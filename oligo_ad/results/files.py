@@ -40,6 +40,8 @@ def metrics_of(story: Story, alarms: list[str]) -> dict[str, Any]:
             "gain": outcome.gain,
             "gain_interval": outcome.gain_interval and asdict(outcome.gain_interval),
         },
+        "scored_on": "validation donors" if story.config.task == "validate" else "test donors",
+        "objective": {"name": story.config.sweep.objective, "value": story.objective},
         "verdict": story.verdict(),
         "simulated": cohort.simulated,
         "label_derived_metadata": list(outcome.label_derived),

@@ -35,7 +35,8 @@ def write(board: "Leaderboard", folder: Path) -> None:
 
 def render(board: "Leaderboard") -> str:
     """leaderboard.html: one page that needs no other file."""
-    return environment().get_template("leaderboard.html.j2").render(
+    template = environment().get_template("leaderboard.html.j2")
+    return template.render(
         board=board,
         shown=_shown(board),
         failures=board.table[board.table["status"] != "finished"],
@@ -49,7 +50,9 @@ def summary(board: "Leaderboard", folder: Path) -> str:
     text = shown.drop(columns=[name for name in ("nuclei AUROC", "seconds") if name in shown])
     warnings = [f"! {warning}." for warning in board.warnings]
     stamp = ["SIMULATED"] if board.simulated else []
-    return "\n" + "\n\n".join([*stamp, text.to_string(index=False), *warnings, f"leaderboard: {folder / NAME}.html"])
+    tested = [board.tested] if board.tested else []
+    place = f"leaderboard: {folder / NAME}.html"
+    return "\n" + "\n\n".join([*stamp, text.to_string(index=False), *warnings, *tested, place])
 
 
 def draw(board: "Leaderboard") -> dict[str, Figure]:
@@ -78,7 +81,9 @@ def parallel_coordinates(done: pd.DataFrame, settings: list[str]) -> Figure:
     for place in range(len(done)):
         jitter = rng.normal(0, 0.012, len(columns))
         jitter[-1] = 0
-        axes.plot([heights[name][0][place] for name in columns] + jitter, color=colour[place], lw=1.6, alpha=0.8)
+        axes.plot(
+            [heights[name][0][place] for name in columns] + jitter, color=colour[place], lw=1.6, alpha=0.8
+        )
     for x, name in enumerate(columns):
         axes.axvline(x, color="#b9bec4", lw=0.8, zorder=0)
         for height, label in heights[name][1]:
@@ -131,7 +136,8 @@ def importance(done: pd.DataFrame, settings: list[str]) -> Figure:
 def _shown(board: "Leaderboard") -> pd.DataFrame:
     """The table as text for readers: intervals beside their numbers."""
     table = board.table
-    shown = table[["run", *board.differing]].copy()
+    objective = [name for name in table if name.startswith("validation ")]
+    shown = table[["run", *board.differing, *objective]].copy()
     shown["donor AUROC"] = _with_interval(table, "donor AUROC", "low", "high")
     if "best baseline" in table:
         for name in ("to the best run", "to the best baseline"):

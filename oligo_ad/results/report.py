@@ -53,15 +53,19 @@ def draw(story: Story) -> dict[str, Figure]:
 
 def render(story: Story, pictures: dict[str, Figure], found: list[str]) -> str:
     """report.html: one page that needs no other file."""
-    return environment().get_template("report.html.j2").render(
-        story=story,
-        outcome=story.outcome,
-        model=story.outcome.donors[MODEL],
-        model_cells=story.outcome.cells[MODEL],
-        alarms=found,
-        baselines={name: MEANING[name] for name in story.outcome.predictors if name in MEANING},
-        pictures={name: svg(figure) for name, figure in pictures.items()},
-        configuration=OmegaConf.to_yaml(OmegaConf.create(asdict(story.config))),
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            story=story,
+            outcome=story.outcome,
+            model=story.outcome.donors[MODEL],
+            model_cells=story.outcome.cells[MODEL],
+            alarms=found,
+            baselines={name: MEANING[name] for name in story.outcome.predictors if name in MEANING},
+            pictures={name: svg(figure) for name, figure in pictures.items()},
+            configuration=OmegaConf.to_yaml(OmegaConf.create(asdict(story.config))),
+        )
     )
 
 

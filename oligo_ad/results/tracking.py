@@ -14,7 +14,8 @@ from oligo_ad.training.accelerate import flat
 
 def track(story: Story, pictures: dict[str, Figure], accelerator: Accelerator) -> None:
     """Send final metrics to any tracker; pictures, PR curves and hparams to TensorBoard."""
-    final = {f"result/{name}": value for name, value in final_metrics(story).items()}
+    kind = "validation" if story.config.task == "validate" else "result"
+    final = {f"{kind}/{name}": value for name, value in final_metrics(story).items()}
     accelerator.log(final)
     if story.config.tracker != "tensorboard":
         return

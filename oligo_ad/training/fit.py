@@ -3,7 +3,7 @@
 import copy
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -73,6 +73,7 @@ def fit(
     seed: int,
     accelerator: Accelerator,
     name: str,
+    watch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Fitted:
     """Train until the epochs are over or validation donors stop improving; keep the best epoch.
 
@@ -84,6 +85,7 @@ def fit(
         seed: of the order of nuclei.
         accelerator: device, precision and processes.
         name: prefix of logged values, empty or such as `fold_2/`.
+        watch: called after each epoch; may raise to end the training.
 
     Raises:
         UserError: too few nuclei for one batch, or a loss that is not finite.
@@ -116,6 +118,7 @@ def fit(
         if value > best_value:
             best_value, best_epoch = value, epoch
             best = copy.deepcopy(accelerator.unwrap_model(model).state_dict())
+        watch(history[-1])
         if epoch - best_epoch >= config.patience:
             log.info("%sstopped: no better %s for %d epochs", name, config.monitor, config.patience)
             break
