@@ -11,9 +11,9 @@ class OligoSweeper(Sweeper):
     """Grids and searches whose trials are recorded, resumed and compared; see oligo_ad/sweep.py."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self._given = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:
         from oligo_ad.sweep import sweep
 
-        return sweep(self.hydra_context, self.task_function, self.config, arguments)
+        sweep(*self._given, arguments)

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 OVERRIDES = ".hydra/overrides.yaml"
 N_RESAMPLES, SEED = 2000, 0
+OUTER = "split.only"
 # Words that a search gives its trials, which say nothing of their settings.
 UNSAID = ("task", "sweep.study", "sweep.trial", "sweep.objective", "sweep.seeds")
 
@@ -51,7 +52,7 @@ class RunResult:
     @property
     def validated(self) -> bool:
         """Whether it is a trial of a search, scored on validation donors."""
-        return self.finished and self.metrics["scored_on"] == "validation donors"
+        return self.finished and self.metrics.get("scored_on") == "validation donors"
 
     @property
     def value(self) -> float:
@@ -72,8 +73,9 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """`table`: a row for each run, best first. `differing`: overrides that tell runs apart. `warnings`:
-    what a reader must know before believing the order. `tested`: of a search, the result of what it chose."""
+    """`table`: a row for each run, best first by `score`, which is donor AUROC, or what a search maximised.
+    `differing`: overrides that tell runs apart. `warnings`: what a reader must know
+    before believing the order. `tested`: of a search, the result of what it chose."""
 
     table: pd.DataFrame
     differing: list[str]
@@ -85,6 +87,12 @@ class Leaderboard:
     def validated(self) -> bool:
         """Whether the runs are trials of a search."""
         return any(name.startswith("validation ") for name in self.table)
+
+    @property
+    def scored(self) -> str:
+        """What the score is."""
+        objectives = [name for name in self.table if name.startswith("validation ")]
+        return objectives[0].replace("validation loss", "- validation loss") if objectives else "donor AUROC"
 
     @property
     def n_failed(self) -> int:
@@ -127,12 +135,15 @@ def compare(runs: list[RunResult]) -> Leaderboard:
     keys = dict.fromkeys(key for run in runs for key in run.overrides if key not in UNSAID)
     differing = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
     finished = [run for run in runs if run.finished]
-    best_on = {run.folds: run for run in sorted(finished, key=lambda run: run.value)}
+    best_on = {run.folds: run for run in sorted(reversed(finished), key=lambda run: run.value)}
     resampled = _resampled(finished)
     rows = [_row(run, differing, best_on[run.folds] if run.finished else None, resampled) for run in runs]
-    table = pd.DataFrame(rows).sort_values("order", ascending=False, na_position="last", kind="stable")
+    table = pd.DataFrame(rows)
+    # Outer folds of a search have trials, and a best one, of their own.
+    by = [key for key in (OUTER,) if key in table] + ["score"]
+    table = table.sort_values(by, ascending=[key == OUTER for key in by], na_position="last", kind="stable")
     return Leaderboard(
-        table=table.drop(columns="order").reset_index(drop=True),
+        table=table.reset_index(drop=True),
         differing=differing,
         warnings=_warnings(finished, resampled),
         simulated=any(run.metrics["simulated"] for run in finished),
@@ -146,7 +157,7 @@ def _row(
     row |= {key: run.overrides.get(key, "") for key in differing}
     if not run.finished or best is None:
         return row | {
-            "order": np.nan,
+            "score": np.nan,
             "donor AUROC": np.nan,
             "failure": run.failure,
             "folder": str(run.folder),
@@ -155,7 +166,7 @@ def _row(
     if run.validated:
         row |= {f"validation {run.metrics['objective']['name']}": abs(run.value)}
     row |= {
-        "order": run.value,
+        "score": run.value,
         "donor AUROC": headline["value"],
         "low": headline["interval"]["low"],
         "high": headline["interval"]["high"],
@@ -236,12 +247,13 @@ def _warnings(finished: list[RunResult], resampled: dict[Path, np.ndarray]) -> l
     best = max(finished, key=lambda run: run.value)
     same = [run for run in finished if run.folds == best.folds]
     said = []
-    if others := len({run.folds for run in finished}) - 1:
+    searched = best.validated
+    if (others := len({run.folds for run in finished}) - 1) and not searched:
         said.append(
             f"runs were scored on {others + 1} different sets of folds, and compare only within one: each is "
             "set beside the best on its own. For one set, give all runs the same split.seed, or split.file"
         )
-    if best.donors.drop_duplicates("donor")["label"].value_counts().min() < FEW_DONORS:
+    if best.donors.drop_duplicates("donor")["label"].value_counts().min() < FEW_DONORS and not searched:
         said.append(f"fewer than {FEW_DONORS} test donors in a class: any order is luck. Use split=cv")
     if len(same) > 1:
         gap = _auroc(best) - float(np.median([_auroc(run) for run in same]))
@@ -260,9 +272,10 @@ def choosing_noise(resampled: np.ndarray) -> float:
     Each run's deviations from its own mean over resamples of the donors [runs, resamples] are what donors
     alone do to it; runs keep their correlation, since all are resampled together (after White 2000).
     """
-    deviation = resampled - np.nanmean(resampled, axis=1, keepdims=True)
-    lead = np.nanmax(deviation, axis=0) - np.nanmedian(deviation, axis=0)
-    return float(np.nanpercentile(lead, LEVEL))
+    drawn = resampled[:, np.isfinite(resampled).all(axis=0)]  # both classes in some fold
+    deviation = drawn - drawn.mean(axis=1, keepdims=True)
+    lead = deviation.max(axis=0) - np.median(deviation, axis=0)
+    return float(np.percentile(lead, LEVEL))
 
 
 def _natural(folder: Path) -> tuple[Path, int, str]:

@@ -212,10 +212,10 @@ def _distribution(parser: OverridesParser, field: str, values: str) -> "BaseDist
     if isinstance(value, ChoiceSweep):
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     if isinstance(value, RangeSweep):
-        steps = list(value.range())
-        whole = all(isinstance(step, int) for step in steps)
-        distribution = IntDistribution if whole else FloatDistribution
-        return distribution(steps[0], steps[-1], step=abs(value.step))
+        steps = sorted(value.range())
+        if all(isinstance(step, int) for step in steps):
+            return IntDistribution(int(steps[0]), int(steps[-1]), step=abs(int(value.step)))
+        return FloatDistribution(steps[0], steps[-1], step=abs(value.step))
     if isinstance(value, IntervalSweep):
         low, high, log_scale = value.start, value.end, "log" in value.tags
         if isinstance(low, int) and isinstance(high, int):

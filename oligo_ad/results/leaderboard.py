@@ -58,25 +58,26 @@ def summary(board: "Leaderboard", folder: Path) -> str:
 def draw(board: "Leaderboard") -> dict[str, Figure]:
     """Parallel coordinates of the settings that differ, and how much each of them explains."""
     done = board.table[board.table["status"] == "finished"]
-    if len(done) < 2 or not board.differing:
+    settings = [name for name in board.differing if name != "split.only"]
+    if len(done) < 2 or not settings:
         return {}
-    pictures = {"settings": parallel_coordinates(done, board.differing)}
+    pictures = {"settings": parallel_coordinates(done, settings, board.scored)}
     if len(done) >= ENOUGH:
-        pictures["importance"] = importance(done, board.differing)
+        pictures["importance"] = importance(done, settings)
     if board.simulated:
         for figure in pictures.values():
             figure.suptitle("SIMULATED", color="#b00020", fontsize=8, fontweight="bold", x=0.99, ha="right")
     return pictures
 
 
-def parallel_coordinates(done: pd.DataFrame, settings: list[str]) -> Figure:
-    """A line for each run through its settings to its donor AUROC."""
-    columns = [*settings, "donor AUROC"]
+def parallel_coordinates(done: pd.DataFrame, settings: list[str], scored: str) -> Figure:
+    """A line for each run through its settings to its score."""
+    columns = [*settings, "score"]
     figure = Figure(figsize=(max(6, 1.9 * len(columns)), 4), layout="constrained")
     axes = figure.subplots()
     heights = {name: _height(done[name]) for name in columns}
-    auroc = done["donor AUROC"].to_numpy()
-    colour = get_cmap("viridis")(Normalize(auroc.min(), max(auroc.max(), auroc.min() + 1e-9))(auroc))
+    score = done["score"].to_numpy()
+    colour = get_cmap("viridis")(Normalize(score.min(), max(score.max(), score.min() + 1e-9))(score))
     rng = np.random.default_rng(0)  # a little noise, so that equal settings are not one line
     for place in range(len(done)):
         jitter = rng.normal(0, 0.012, len(columns))
@@ -88,7 +89,7 @@ def parallel_coordinates(done: pd.DataFrame, settings: list[str]) -> Figure:
         axes.axvline(x, color="#b9bec4", lw=0.8, zorder=0)
         for height, label in heights[name][1]:
             axes.text(x, height, f" {label}", fontsize=8, va="center", clip_on=False, bbox=_PAPER)
-    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.set_xticks(range(len(columns)), [*_short(settings), scored], fontsize=8)
     axes.set_yticks([])
     axes.set_xlim(-0.15, len(columns) - 0.55)
     for side in axes.spines.values():
@@ -114,16 +115,16 @@ def _height(values: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
 
 
 def importance(done: pd.DataFrame, settings: list[str]) -> Figure:
-    """How much worse a random forest foretells the donor AUROC when a setting is shuffled."""
+    """How much worse a random forest foretells the score when a setting is shuffled."""
     encoded = pd.DataFrame({name: _height(done[name])[0] for name in settings})
-    target = done["donor AUROC"].to_numpy()
+    target = done["score"].to_numpy()
     forest = RandomForestRegressor(300, random_state=0).fit(encoded, target)
     lost = permutation_importance(forest, encoded, target, n_repeats=20, random_state=0)
     order = np.argsort(lost.importances_mean)
     figure = Figure(figsize=(6, 1 + 0.35 * len(settings)), layout="constrained")
     axes = figure.subplots()
     axes.barh(
-        [settings[i] for i in order],
+        [_short(settings)[i] for i in order],
         lost.importances_mean[order],
         xerr=lost.importances_std[order],
         color="#3b6ea5",
@@ -137,7 +138,11 @@ def _shown(board: "Leaderboard") -> pd.DataFrame:
     """The table as text for readers: intervals beside their numbers."""
     table = board.table
     objective = [name for name in table if name.startswith("validation ")]
-    shown = table[["run", *board.differing, *objective]].copy()
+    shown = pd.DataFrame({"run": table["run"]})
+    for name, short in zip(board.differing, _short(board.differing), strict=True):
+        shown[short] = table[name].map(_rounded)
+    for name in objective:
+        shown[name] = ["" if np.isnan(value) else f"{value:.4f}" for value in table[name]]
     shown["donor AUROC"] = _with_interval(table, "donor AUROC", "low", "high")
     if "best baseline" in table:
         for name in ("to the best run", "to the best baseline"):
@@ -149,7 +154,22 @@ def _shown(board: "Leaderboard") -> pd.DataFrame:
         for name, digits in (("nuclei AUROC", 3), ("seconds", 0)):
             shown[name] = ["" if np.isnan(value) else f"{value:.{digits}f}" for value in table[name]]
     shown.loc[table["status"] != "finished", "donor AUROC"] = table["status"]
-    return shown
+    return shown.loc[:, (shown != "").any()]
+
+
+def _short(names: list[str]) -> list[str]:
+    """Fields by their last word where that is clear."""
+    last = [name.rpartition(".")[2] for name in names]
+    clear = [word if last.count(word) == 1 else name for name, word in zip(names, last, strict=True)]
+    return ["outer fold" if name == "split.only" else word for name, word in zip(names, clear, strict=True)]
+
+
+def _rounded(value: str) -> str:
+    """A setting with as many digits as anyone reads."""
+    try:
+        return f"{float(value):.3g}" if "." in value or "e" in value else value
+    except ValueError:
+        return value
 
 
 def _with_interval(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "") -> list[str]:
