@@ -72,6 +72,7 @@ class _Fold:
     ) -> None:
         self.study, self.sweeping, self.settings, self.until = study, sweeping, settings, until
         self._words, self._place = words, place
+        self._started, self._first = time.monotonic(), max(0, len(study.trials) - settings.parallel)
 
     def trial(self, number: int, params: dict[str, Any]) -> Trial:
         """The job of a trial: it scores validation donors only."""
@@ -102,10 +103,16 @@ class _Fold:
             f", best {self.study.best_value:.4f} (trial {self.study.best_trial.number})" if finished else ""
         )
         shown = f" {ended.value:.4f}" if ended.value is not None else ""
-        log.info(
-            "%s trial %d of %d: %s%s%s",
-            self.study.study_name, number + 1, self.settings.trials, ended.state.name.lower(), shown, best,
-        )  # fmt: skip
+        of = f"trial {number} ({number + 1} of {self.settings.trials})"
+        said = f"{self.study.study_name}, {of}: {ended.state.name.lower()}{shown}{best}"
+        log.info("%s, about %.0f min left", said, self._minutes_left(number))
+
+    def _minutes_left(self, number: int) -> float:
+        """By the trials of this process, and by the time that may be spent."""
+        here = number - self._first + 1
+        elapsed = time.monotonic() - self._started
+        left = elapsed / here * (self.settings.trials - number - 1)
+        return max(0.0, min(left, self.until - time.monotonic())) / 60
 
 
 def _optimise(fold: _Fold, space: dict[str, "BaseDistribution"]) -> None:
@@ -156,10 +163,13 @@ def watcher(settings: SweepConfig, fold: int) -> Callable[[int, float], None]:
     import optuna
 
     study = open_study(Path(settings.study), _name(fold), settings)
-    own = optuna.trial.Trial(study, study.get_trials(deepcopy=False)[settings.trial]._trial_id)
+    frozen = study.get_trials(deepcopy=False)[settings.trial]
+    own = optuna.trial.Trial(study, frozen._trial_id)
 
     def watch(step: int, value: float) -> None:
-        own.report(value, step)
+        # A trial that was killed and runs again says the same once more.
+        if step not in frozen.intermediate_values:
+            own.report(value, step)
         if settings.prune and own.should_prune():
             raise Pruned(value)
 
