@@ -251,7 +251,8 @@ def _conclude(run: Run, results: list[FoldResult], seconds: float) -> float:
     config, cohort, folds = run.config, run.cohort, run.folds
     write_split(folds, cohort.donors["label"], config.split, run.folder / "split.json")
     baselines = None
-    if config.evaluation.baselines:
+    # Baselines predict test donors, which a trial of a search must not score.
+    if config.evaluation.baselines and config.task == "train":
         baselines = score_baselines(cohort, _baseline_covariates(cohort), folds, config.seed)
     outcome = evaluate(
         cohort,

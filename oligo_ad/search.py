@@ -82,7 +82,6 @@ class _Fold:
             "sweep.trial": number,
             "sweep.objective": self.settings.objective,
             "sweep.seeds": "[" + ",".join(map(str, self.settings.seeds)) + "]",
-            "evaluation.baselines": "false",
         }
         words = [f"{field}={value}" for field, value in (params | own).items()]
         return Trial(self._place(number), [*self._words, *words])
@@ -145,7 +144,7 @@ def open_study(file: Path, name: str, settings: Any) -> "Study":
         "tpe": lambda: optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
     }
-    pruner = optuna.pruners.MedianPruner(startup, n_warmup_steps=1) if settings.prune else None
+    pruner = optuna.pruners.MedianPruner(startup, n_warmup_steps=2) if settings.prune else None
     return optuna.create_study(
         storage=f"sqlite:///{file}",
         study_name=name,
