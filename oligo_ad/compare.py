@@ -202,7 +202,7 @@ def _to_baseline(headline: dict[str, Any]) -> tuple[float, Interval] | None:
     return (headline["gain"], Interval(**spread)) if spread else None
 
 
-def tested(runs: list[RunResult]) -> str:
+def result_of(runs: list[RunResult]) -> str:
     """The result of what a search chose: its runs on test donors, one an outer fold, as one."""
     done = [run for run in runs if run.finished]
     if not done:

@@ -78,6 +78,8 @@ def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, argumen
     Raises:
         UserError: a trial failed (the others have run), or the command does not fit the sweep resumed.
     """
+    if config.task != "train":
+        raise UserError(f"task={config.task} is no task for a sweep: leave out -m and sweep=….")
     words = [word for word in arguments if word.partition("=")[0] != "sweep.resume"]
     folder = _directory(config, words)
     with _claimed(folder):
@@ -118,7 +120,7 @@ def fail(folder: Path, message: str) -> None:
 
 def conclude(folder: Path) -> int:
     """Write the leaderboard of what there is; returns the number of trials without a result."""
-    from oligo_ad.compare import compare, find_runs, tested
+    from oligo_ad.compare import compare, find_runs, result_of
     from oligo_ad.results.leaderboard import write
 
     runs = find_runs([folder])
@@ -126,7 +128,7 @@ def conclude(folder: Path) -> int:
     trials = [run for run in runs if run not in chosen]
     if not trials:
         return 0
-    board = replace(compare(trials), tested=tested(chosen))
+    board = replace(compare(trials), tested=result_of(chosen))
     write(board, folder)
     return board.n_failed + sum(not run.finished for run in chosen)
 

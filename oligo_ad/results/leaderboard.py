@@ -39,6 +39,7 @@ def render(board: "Leaderboard") -> str:
     return template.render(
         board=board,
         shown=_shown(board),
+        again=board.table["folder"][board.table["status"] == "finished"].head(3),
         failures=board.table[board.table["status"] != "finished"],
         pictures={name: svg(figure) for name, figure in draw(board).items()},
     )

@@ -26,7 +26,11 @@ def track(story: Story, pictures: dict[str, Figure], accelerator: Accelerator) -
         writer.add_pr_curve(f"precision_recall/{level}", table["label"].to_numpy(), table[MODEL].to_numpy())
     writer.add_text("verdict", story.verdict())
     # In the same event file as the metrics; Accelerate's own way makes a separate, empty run.
-    settings = flat(asdict(story.config))
+    settings = {
+        name: value
+        for name, value in flat(asdict(story.config)).items()
+        if not name.startswith(("cache.", "sweep.", "rerun"))
+    }
     writer.add_hparams(settings, final, run_name=".")
 
 
