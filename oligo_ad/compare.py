@@ -32,6 +32,7 @@ N_RESAMPLES, SEED = 2000, 0
 OUTER = "split.only"
 # Words that a search gives its trials, which say nothing of their settings.
 UNSAID = ("task", "sweep.study", "sweep.trial", "sweep.objective", "sweep.seeds")
+Folds = frozenset[tuple[int, str, int]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class RunResult:
         return float(self.metrics["objective" if self.validated else "headline"]["value"])
 
     @property
-    def folds(self) -> frozenset[tuple[int, str, int]]:
+    def folds(self) -> Folds:
         """What it was tested on: (fold, donor, label)."""
         return frozenset(self.donors[["fold", "donor", "label"]].itertuples(index=False, name=None))
 
@@ -135,7 +136,9 @@ def compare(runs: list[RunResult]) -> Leaderboard:
     keys = dict.fromkeys(key for run in runs for key in run.overrides if key not in UNSAID)
     differing = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
     finished = [run for run in runs if run.finished]
-    best_on = {run.folds: run for run in sorted(reversed(finished), key=lambda run: run.value)}
+    best_on: dict[Folds, RunResult] = {}
+    for run in sorted(finished, key=lambda run: run.value, reverse=True):
+        best_on.setdefault(run.folds, run)
     resampled = _resampled(finished)
     rows = [_row(run, differing, best_on[run.folds] if run.finished else None, resampled) for run in runs]
     table = pd.DataFrame(rows)

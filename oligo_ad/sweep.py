@@ -8,6 +8,7 @@ So any process may be killed at any time, and `sweep.resume=DIR` goes on with wh
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,22 +55,35 @@ class Sweeping:
         """Whether a trial need not be run."""
         return any((self.folder / trial.place / mark).exists() for mark in (RESULT, FAILURE, PRUNED))
 
-    def failed(self, trial: Trial) -> bool:
-        return (self.folder / trial.place / FAILURE).exists()
-
     def run(self, trials: Sequence[Trial]) -> None:
-        """Run those that have not ended; what an interrupted one left is removed first."""
-        todo = [trial for trial in trials if not self.ended(trial)]
-        for trial in todo:
-            shutil.rmtree(self.folder / trial.place, ignore_errors=True)
-        if not todo:
-            return
+        """Run those that have not ended; what an interrupted one left is removed first.
+
+        Raises:
+            UserError: the launcher starts none of them.
+        """
+        while todo := [trial for trial in trials if not self.ended(trial)]:
+            for trial in todo:
+                shutil.rmtree(self.folder / trial.place, ignore_errors=True)
+            self._launch(todo)
+
+    def _launch(self, todo: list[Trial]) -> None:
+        """Launch all; what was started and left no word has died, and may have taken the rest with it."""
         jobs = [[*trial.words, f"hydra.sweep.subdir={trial.place}"] for trial in todo]
-        self._launcher.launch(jobs, initial_job_idx=self._launched)
         self._launched += len(jobs)
-        for trial in todo:
+        broken = ""
+        try:
+            self._launcher.launch(jobs, initial_job_idx=self._launched - len(jobs))
+        except Exception as error:
+            broken = repr(error)
+            log.error("the launcher broke off: %s", broken)
+        started = [trial for trial in todo if (self.folder / trial.place).exists() or not broken]
+        if not started:
+            raise UserError(f"no trial could be started: {broken}")
+        for trial in started:
             if not self.ended(trial):
-                fail(self.folder / trial.place, "the process ended without a word: killed, or out of memory")
+                fail(
+                    self.folder / trial.place, f"killed, or out of memory: it ended without a word. {broken}"
+                )
 
 
 def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, arguments: list[str]) -> None:
@@ -82,6 +96,7 @@ def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, argumen
         raise UserError(f"task={config.task} is no task for a sweep: leave out -m and sweep=….")
     words = [word for word in arguments if word.partition("=")[0] != "sweep.resume"]
     folder = _directory(config, words)
+    _keep_ray_local(config.hydra.launcher)
     with _claimed(folder):
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=task, config=config
@@ -94,8 +109,13 @@ def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, argumen
                 search(sweeping, config, words)
             else:
                 trials = grid(context, words)
+                for trial in trials:  # a mistyped word is told before anything runs
+                    context.config_loader.load_sweep_config(config, trial.words)
                 log.info("%d trials in %s", len(trials), folder)
                 sweeping.run(trials)
+        except KeyboardInterrupt:
+            log.warning("interrupted: the same command with sweep.resume=%s goes on", folder)
+            raise
         finally:
             n_failed = conclude(folder)
     if n_failed:
@@ -156,6 +176,17 @@ def _directory(config: DictConfig, words: list[str]) -> Path:
         config.hydra.sweep.dir = str(folder)
         config.hydra.overrides.hydra.append(f'hydra.sweep.dir="{folder}"')
     return folder
+
+
+def _keep_ray_local(launcher: DictConfig) -> None:
+    """Ray, unless it is told of a cluster, listens on this machine only, and serves no dashboard."""
+    if "ray" not in launcher or "address" in launcher.ray.init:
+        return
+    # Read when Ray is imported. The first lets it bind to 127.0.0.1, on Linux too in spite of its name.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with open_dict(launcher):
+        launcher.ray.init.update(address="local", include_dashboard=False, _node_ip_address="127.0.0.1")
 
 
 @contextmanager

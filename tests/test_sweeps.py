@@ -91,6 +91,25 @@ def test_a_trial_whose_process_died_is_recorded_as_failed(tmp_path: Path) -> Non
     assert_says(json.loads((tmp_path / "0" / FAILURE).read_text())["message"], "killed, or out of memory")
 
 
+def test_a_launcher_that_breaks_off_loses_the_trial_that_broke_it_only(tmp_path: Path) -> None:
+    def broken_by_the_second(place: Path, job: dict[str, str]) -> None:
+        if job["seed"] == "1":
+            raise RuntimeError("a worker was killed")
+        finish(place, job)
+
+    ours, launcher = sweeping(tmp_path, broken_by_the_second)
+    ours.run([Trial(str(n), [f"seed={n}"]) for n in range(4)])
+    assert [(tmp_path / str(n) / RESULT).exists() for n in range(4)] == [True, False, True, True]
+    assert_says((tmp_path / "1" / FAILURE).read_text(), "a worker was killed")
+    assert [len(batch) for batch in launcher.batches] == [4, 2]
+
+
+def test_a_launcher_that_starts_nothing_is_told_of(tmp_path: Path) -> None:
+    ours, _ = sweeping(tmp_path, finish)
+    ours._launcher = SimpleNamespace(launch=lambda *_, **__: 1 / 0)  # type: ignore[assignment]
+    assert_says(answer(ours.run, [Trial("0", ["seed=0"])]), "no trial could be started", "ZeroDivisionError")
+
+
 def sweep_config(folder: Path, resume: str | None = None) -> DictConfig:
     hydra = {"sweep": {"dir": str(folder)}, "overrides": {"hydra": []}}
     return OmegaConf.create({"sweep": {"resume": resume}, "hydra": hydra})
@@ -112,6 +131,23 @@ def test_a_sweep_is_resumed_by_the_same_command_only(tmp_path: Path) -> None:
     said = answer(sweep._directory, other, ["seed=1,2,3", "model=mlp"])
     assert_says(said, f"python run.py -m seed=1,2 model=mlp sweep.resume={tmp_path}")
     assert_says(answer(sweep._directory, sweep_config(tmp_path, resume="nothing"), []), "there is no sweep")
+
+
+def test_ray_listens_on_this_machine_only_unless_it_is_told_of_a_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    ours = OmegaConf.create({"ray": {"init": {}, "remote": {}}})
+    sweep._keep_ray_local(ours)
+    assert ours.ray.init._node_ip_address == "127.0.0.1"
+    assert ours.ray.init.include_dashboard is False
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    theirs = OmegaConf.create({"ray": {"init": {"address": "auto"}}})
+    sweep._keep_ray_local(theirs)
+    assert theirs == {"ray": {"init": {"address": "auto"}}}
+    sweep._keep_ray_local(OmegaConf.create({"_target_": "basic"}))
 
 
 # Searches
