@@ -180,7 +180,7 @@ def _directory(config: DictConfig, words: list[str]) -> Path:
 
 def _keep_ray_local(launcher: DictConfig) -> None:
     """Ray, unless it is told of a cluster, listens on this machine only, and serves no dashboard."""
-    if "ray" not in launcher or "address" in launcher.ray.init:
+    if "ray" not in launcher or launcher.ray.init.get("address"):
         return
     # Read when Ray is imported. The first lets it bind to 127.0.0.1, on Linux too in spite of its name.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

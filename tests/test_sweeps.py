@@ -139,7 +139,7 @@ def test_ray_listens_on_this_machine_only_unless_it_is_told_of_a_cluster(
     for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.setenv(name, "x")
         monkeypatch.delenv(name)
-    ours = OmegaConf.create({"ray": {"init": {}, "remote": {}}})
+    ours = OmegaConf.create({"ray": {"init": {"address": None}, "remote": {}}})
     sweep._keep_ray_local(ours)
     assert ours.ray.init._node_ip_address == "127.0.0.1"
     assert ours.ray.init.include_dashboard is False
