@@ -44,6 +44,7 @@ protocols = st.builds(
     repeats=st.integers(1, 3),
     seed=st.integers(0, 2**31 - 1),
     file=st.none(),
+    only=st.none(),
 )
 
 
