@@ -69,7 +69,7 @@ def _job(composed: DictConfig) -> float | None:
 def _stopped(folder: Path, message: str) -> Stopped:
     """What ends a run; a sweep finds the message of a trial in its directory."""
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        from oligo_ad.sweep import fail
+        from oligo_ad.trials import fail
 
         fail(folder, message)
     return Stopped(message)

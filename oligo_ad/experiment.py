@@ -29,12 +29,12 @@ from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.outcome import FoldPrediction, evaluate
 from oligo_ad.results.story import Story
 from oligo_ad.results.tracking import track
-from oligo_ad.search import Pruned, watcher
-from oligo_ad.sweep import PRUNED
+from oligo_ad.search import Pruned, epoch_watcher, score_of
 from oligo_ad.training.accelerate import make_accelerator, seed_everything, start_tracker
 from oligo_ad.training.checkpoint import Trained, make_classifier, make_encoder, save_checkpoint
 from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Epoch, Fitted, fit, make_optimizer
 from oligo_ad.training.predict import attention_kernels, predict
+from oligo_ad.trials import PRUNED
 
 log = logging.getLogger(__name__)
 
@@ -150,37 +150,14 @@ def _validate(run: Run) -> tuple[Run, list[FoldResult]]:
     done: list[float] = []
     for i, seed in enumerate(sweep.seeds):
         for fold in run.folds:
-            watch = watcher(sweep, fold.number)
             numbered = replace(fold, number=fold.number + i * run.folds[-1].number)
             own = replace(run, config=replace(run.config, seed=seed), folds=[*folds, numbered])
-            so_far = _so_far(sweep.objective, done, watch, run.config.fit.epochs)
-            result = train_fold(own, numbered, so_far)
+            watch = epoch_watcher(sweep, fold.number, done, run.config.fit.epochs)
+            result = train_fold(own, numbered, watch)
             folds.append(numbered)
             results.append(result)
-            done.append(objective(result.fitted, sweep.objective))
+            done.append(_objective(result, sweep.objective))
     return replace(run, folds=folds), results
-
-
-def _so_far(
-    name: str, done: list[float], watch: Callable[[int, float], None], epochs: int
-) -> Callable[[Epoch], None]:
-    """Tells the study the mean of what is done and the best of this fold, at each epoch."""
-    reached: list[float] = []
-
-    def tell(epoch: Epoch) -> None:
-        reached.append(_value(epoch, name))
-        watch(len(done) * epochs + epoch.epoch, float(np.mean([*done, max(reached)])))
-
-    return tell
-
-
-def objective(fitted: Fitted, name: str) -> float:
-    """What a search maximises: of validation donors, at the epoch kept."""
-    return _value(fitted.history[fitted.best_epoch - 1], name)
-
-
-def _value(epoch: Epoch, name: str) -> float:
-    return -epoch.loss if name == "loss" else float(getattr(epoch, name))
 
 
 def train_fold(run: Run, fold: Fold, watch: Callable[[Epoch], None] = lambda epoch: None) -> FoldResult:
@@ -276,7 +253,7 @@ def _conclude(run: Run, results: list[FoldResult], seconds: float) -> float:
         outcome=outcome,
         environment=environment(run.accelerator.device, run.accelerator.num_processes),
         seconds=seconds,
-        objective=float(np.mean([objective(r.fitted, config.sweep.objective) for r in results])),
+        objective=float(np.mean([_objective(result, config.sweep.objective) for result in results])),
     )
     if config.task == "validate":
         track(story, {}, run.accelerator)
@@ -324,6 +301,11 @@ def _baseline_covariates(cohort: Cohort) -> pd.DataFrame:
     except UserError as error:
         log.warning("no covariates-only baseline: %s", error)
         return pd.DataFrame(index=cohort.donors.index)
+
+
+def _objective(result: FoldResult, name: str) -> float:
+    """What a search maximises, at the epoch kept."""
+    return score_of(result.fitted.history[result.fitted.best_epoch - 1], name)
 
 
 def _sigmoid(logit: np.ndarray) -> np.ndarray:

@@ -19,11 +19,13 @@ from omegaconf import DictConfig
 
 from oligo_ad.config import SweepConfig
 from oligo_ad.errors import UserError
-from oligo_ad.sweep import BEST, PRUNED, RESULT, Sweeping, Trial
+from oligo_ad.trials import BEST, PRUNED, RESULT, Sweeping, Trial
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
+
+    from oligo_ad.training.fit import Epoch
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +175,31 @@ def watcher(settings: SweepConfig, fold: int) -> Callable[[int, float], None]:
             raise Pruned(value)
 
     return watch
+
+
+def epoch_watcher(
+    settings: SweepConfig, fold: int, done: list[float], epochs: int
+) -> Callable[["Epoch"], None]:
+    """The same for the training loop: the mean of folds and seeds that are done and the best of this one.
+
+    Args:
+        settings: with the study and the trial's number, or without: then nothing is told.
+        fold: the outer fold.
+        done: what a trial reached in earlier folds and with earlier seeds.
+        epochs: most epochs of each.
+    """
+    watch, reached = watcher(settings, fold), list[float]()
+
+    def tell(epoch: "Epoch") -> None:
+        reached.append(score_of(epoch, settings.objective))
+        watch(len(done) * epochs + epoch.epoch, sum([*done, max(reached)]) / (len(done) + 1))
+
+    return tell
+
+
+def score_of(epoch: "Epoch", name: str) -> float:
+    """What a search maximises, on validation donors."""
+    return -epoch.loss if name == "loss" else float(getattr(epoch, name))
 
 
 def _name(fold: int) -> str:

@@ -1,89 +1,30 @@
 """Sweeps: every trial recorded, none run twice, and a leaderboard at the end.
 
 Hydra composes and its launchers run the trials (in this process, by joblib, submitit or Ray); which trials
-there are, what became of them and what they say together is decided here. A trial is a run directory,
-`<sweep directory>/<number>`: metrics.json says that it has finished, failure.json that it failed and why.
-So any process may be killed at any time, and `sweep.resume=DIR` goes on with what is not there yet.
+there are, and what they say together, is decided here. `sweep.resume=DIR` goes on with what is not there yet.
 """
 
 import json
 import logging
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from oligo_ad.errors import UserError
+from oligo_ad.trials import BEST, FAILURE, Sweeping, Trial
 
 log = logging.getLogger(__name__)
 
-RESULT, FAILURE, PRUNED, PLAN = "metrics.json", "failure.json", "pruned.json", "sweep.json"
-BEST = "best"  # directory of what a search chose
-
-
-class Trial(NamedTuple):
-    """Its directory in the sweep's, and its words on the command line."""
-
-    place: str
-    words: list[str]
-
-
-class Sweeping:
-    """A sweep directory with the launcher that fills it.
-
-    Args:
-        launcher: Hydra's.
-        folder: the directory.
-    """
-
-    def __init__(self, launcher: Launcher, folder: Path) -> None:
-        self._launcher, self.folder = launcher, folder
-        self._launched = 0
-
-    def ended(self, trial: Trial) -> bool:
-        """Whether a trial need not be run."""
-        return any((self.folder / trial.place / mark).exists() for mark in (RESULT, FAILURE, PRUNED))
-
-    def run(self, trials: Sequence[Trial]) -> None:
-        """Run those that have not ended; what an interrupted one left is removed first.
-
-        Raises:
-            UserError: the launcher starts none of them.
-        """
-        while todo := [trial for trial in trials if not self.ended(trial)]:
-            for trial in todo:
-                shutil.rmtree(self.folder / trial.place, ignore_errors=True)
-            self._launch(todo)
-
-    def _launch(self, todo: list[Trial]) -> None:
-        """Launch all; what was started and left no word has died, and may have taken the rest with it."""
-        jobs = [[*trial.words, f"hydra.sweep.subdir={trial.place}"] for trial in todo]
-        self._launched += len(jobs)
-        broken = ""
-        try:
-            self._launcher.launch(jobs, initial_job_idx=self._launched - len(jobs))
-        except Exception as error:
-            broken = repr(error)
-            log.error("the launcher broke off: %s", broken)
-        started = [trial for trial in todo if (self.folder / trial.place).exists() or not broken]
-        if not started:
-            raise UserError(f"no trial could be started: {broken}")
-        for trial in started:
-            if not self.ended(trial):
-                fail(
-                    self.folder / trial.place, f"killed, or out of memory: it ended without a word. {broken}"
-                )
+PLAN = "sweep.json"
 
 
 def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, arguments: list[str]) -> None:
@@ -132,15 +73,9 @@ def grid(context: HydraContext, words: list[str]) -> list[Trial]:
     return [Trial(str(number), list(own)) for number, own in enumerate(every)]
 
 
-def fail(folder: Path, message: str) -> None:
-    """Record that a trial failed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FAILURE).write_text(json.dumps({"message": message}))
-
-
 def conclude(folder: Path) -> int:
     """Write the leaderboard of what there is; returns the number of trials without a result."""
-    from oligo_ad.compare import compare, find_runs, result_of
+    from oligo_ad.results.comparison import compare, find_runs, result_of
     from oligo_ad.results.leaderboard import write
 
     runs = find_runs([folder])

@@ -24,9 +24,11 @@ from oligo_ad.data.expression import TARGET
 from oligo_ad.data.matrix import CellMatrix
 from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
+from oligo_ad.inputs.loader import Loader, Share
 from oligo_ad.models.foundation import Foundation
 from oligo_ad.models.scgpt.checkpoint import PUBLISHED
 from oligo_ad.models.scgpt.network import ScGPT
+from oligo_ad.training.checkpoint import Trained
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -183,3 +185,20 @@ def assert_refused(path: Path, *words: str) -> None:
     assert_says(message, path.name, *words)
     assert "Choose cache.dir" not in message
     assert {left.suffix for left in path.parent.glob("cache/*")} <= {".lock"}
+
+
+def assert_predicts_as_in_its_run(
+    trained: Trained, cohort: Cohort, metadata: np.ndarray, folder: Path
+) -> None:
+    """A model read from a file gives the probabilities that its run has written down."""
+    label, donor = cohort.cells["label"].to_numpy(), cohort.cells["donor"].to_numpy(str)
+    tokens = trained.encoder.tokens(cohort)
+    loader = Loader(trained.encoder, tokens, metadata, label, donor, torch.device("cpu"), Share())
+    expected = pd.read_parquet(folder / "cells.parquet").set_index("barcode")["model"]
+    rows = np.flatnonzero(cohort.cells["barcode"].isin(expected.index))
+    assert len(rows) > 0
+    with torch.no_grad():
+        for batch in loader.by_donor(rows, 64):
+            probability = trained.classifier(batch).sigmoid().numpy()
+            barcodes = cohort.cells["barcode"].iloc[batch.index.numpy()]
+            np.testing.assert_allclose(probability, expected[barcodes], rtol=1e-5)

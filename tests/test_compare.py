@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from oligo_ad import compare
-from oligo_ad.compare import choosing_noise, find_runs, result_of
-from oligo_ad.results import leaderboard
+from oligo_ad.results import comparison, leaderboard
+from oligo_ad.results.comparison import Leaderboard, choosing_noise, find_runs, result_of
 from tests.builders import answer, assert_says
 
 LABEL = np.repeat([1, 0], [30, 12])
@@ -45,8 +45,8 @@ def scores(strength: float, seed: int) -> np.ndarray:
     return 1 / (1 + np.exp(-np.random.default_rng(seed).normal(strength * LABEL, 1)))
 
 
-def board(folder: Path) -> compare.Leaderboard:
-    return compare.compare(find_runs([folder]))
+def board(folder: Path) -> Leaderboard:
+    return comparison.compare(find_runs([folder]))
 
 
 def test_runs_stand_in_the_order_of_their_donor_auroc_with_what_tells_them_apart(tmp_path: Path) -> None:

@@ -18,11 +18,10 @@ from oligo_ad import experiment
 from oligo_ad.config import Config
 from oligo_ad.data.cache import load_cohort
 from oligo_ad.errors import UserError
-from oligo_ad.inputs.loader import Loader, Share
 from oligo_ad.results import report
 from oligo_ad.training.checkpoint import load_checkpoint
 from oligo_ad.training.fit import Fitted
-from tests.builders import CONF, atlas, configuration, write
+from tests.builders import CONF, assert_predicts_as_in_its_run, atlas, configuration, write
 
 TRANSFORMER = (
     "model=transformer",
@@ -114,16 +113,7 @@ def test_a_saved_model_predicts_as_it_did_in_its_run(path: Path, tmp_path: Path)
     )
     assert trained.standardiser is not None
     metadata = trained.standardiser.apply(raw).loc[cohort.cells["donor"]].to_numpy()
-    label, donor = cohort.cells["label"].to_numpy(), cohort.cells["donor"].to_numpy(str)
-    tokens = trained.encoder.tokens(cohort)
-    loader = Loader(trained.encoder, tokens, metadata, label, donor, torch.device("cpu"), Share())
-    expected = predictions(tmp_path / "run").set_index("barcode")["model"]
-    rows = np.flatnonzero(cohort.cells["barcode"].isin(expected.index))
-    with torch.no_grad():
-        for batch in loader.by_donor(rows, 64):
-            probability = trained.classifier(batch).sigmoid().numpy()
-            barcodes = cohort.cells["barcode"].iloc[batch.index.numpy()]
-            np.testing.assert_allclose(probability, expected[barcodes], rtol=1e-5)
+    assert_predicts_as_in_its_run(trained, cohort, metadata, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(

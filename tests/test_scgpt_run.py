@@ -14,11 +14,18 @@ from oligo_ad import experiment
 from oligo_ad.config import Config
 from oligo_ad.data import cache
 from oligo_ad.data.cache import kept_array, load_cohort
-from oligo_ad.inputs.loader import Loader, Share
 from oligo_ad.models.scgpt.embedding import CellEmbedding
 from oligo_ad.results import report
 from oligo_ad.training.checkpoint import load_checkpoint
-from tests.builders import answer, assert_says, atlas, configuration, scgpt_folder, write
+from tests.builders import (
+    answer,
+    assert_predicts_as_in_its_run,
+    assert_says,
+    atlas,
+    configuration,
+    scgpt_folder,
+    write,
+)
 from tests.test_wiring import check_that_a_ruined_test_donor_changes_nothing_else
 
 MODELS = ["scgpt", "scgpt_frozen"]
@@ -111,17 +118,7 @@ def test_a_saved_model_predicts_as_it_did_without_the_folder_it_came_from(
     shutil.rmtree(tmp_path / "checkpoint")
     trained = load_checkpoint(tmp_path / "run/model.safetensors")
     cohort = load_cohort(config.data, config.cache.path)
-    nothing = np.zeros((len(cohort.cells), 0))
-    label, donor = cohort.cells["label"].to_numpy(), cohort.cells["donor"].to_numpy(str)
-    tokens = trained.encoder.tokens(cohort)
-    loader = Loader(trained.encoder, tokens, nothing, label, donor, torch.device("cpu"), Share())
-    expected = predictions(tmp_path / "run").set_index("barcode")["model"]
-    rows = np.flatnonzero(cohort.cells["barcode"].isin(expected.index))
-    with torch.no_grad():
-        for batch in loader.by_donor(rows, 64):
-            barcodes = cohort.cells["barcode"].iloc[batch.index.numpy()]
-            probability = trained.classifier(batch).sigmoid().numpy()
-            np.testing.assert_allclose(probability, expected[barcodes], rtol=1e-5)
+    assert_predicts_as_in_its_run(trained, cohort, np.zeros((len(cohort.cells), 0)), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

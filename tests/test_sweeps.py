@@ -21,7 +21,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from oligo_ad import experiment, search, sweep
 from oligo_ad.inputs.loader import Loader
 from oligo_ad.search import STUDY, Pruned, watcher
-from oligo_ad.sweep import FAILURE, PRUNED, RESULT, Sweeping, Trial
+from oligo_ad.trials import FAILURE, PRUNED, RESULT, Sweeping, Trial, fail
 from tests.builders import CONF, answer, assert_says, atlas, configuration, write
 
 SEARCHES = sorted(file.stem for file in (CONF / "sweep").glob("*.yaml") if file.stem != "none")
@@ -254,7 +254,7 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path: Path) -> None:
 def test_failed_and_pruned_trials_are_told_to_the_study_and_the_others_go_on(tmp_path: Path) -> None:
     def some_fail(place: Path, job: dict[str, str]) -> None:
         if job.get("sweep.trial") == "1":
-            sweep.fail(place, "the loss became nan")
+            fail(place, "the loss became nan")
         elif job.get("sweep.trial") == "3":
             (place / PRUNED).write_text("{}")
         else:
@@ -269,7 +269,7 @@ def test_failed_and_pruned_trials_are_told_to_the_study_and_the_others_go_on(tmp
 
 
 def test_nothing_is_tested_when_no_trial_finished(tmp_path: Path) -> None:
-    ours, launcher = sweeping(tmp_path, lambda place, job: sweep.fail(place, "out of memory"))
+    ours, launcher = sweeping(tmp_path, lambda place, job: fail(place, "out of memory"))
     said = answer(search.search, ours, settings(tmp_path, trials=2), ["data=demo"])
     assert_says(said, "no trial", "nothing can be chosen")
     assert len(launcher.jobs) == 2

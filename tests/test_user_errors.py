@@ -193,7 +193,10 @@ def test_the_directory_of_a_run_at_work_is_refused_to_another(
     ("words", "told"),
     [
         (["fit.epoch=3"], "There is no field 'fit.epoch'. Did you mean 'fit.epochs'?"),
-        (["model=transfomer"], "model is one of mlp, scgpt, scgpt_frozen, transformer. Did you mean 'transformer'?"),
+        (
+            ["model=transfomer"],
+            "model is one of mlp, scgpt, scgpt_frozen, transformer. Did you mean 'transformer'?",
+        ),
         (["data=null"], "data is one of anndata, demo, sea_ad."),
         (["data.path=a=b.h5ad"], "data.path=a=b.h5ad"),
         (["data.positive=[High"], "data.positive=[High"),

@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,8 @@ from matplotlib.pyplot import get_cmap
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
+from oligo_ad.results.comparison import Leaderboard
 from oligo_ad.results.report import environment, svg
-
-if TYPE_CHECKING:
-    from oligo_ad.compare import Leaderboard
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +20,7 @@ NAME = "leaderboard"
 ENOUGH = 8  # finished runs, below which importances mean nothing
 
 
-def write(board: "Leaderboard", folder: Path) -> None:
+def write(board: Leaderboard, folder: Path) -> None:
     """Write both files, each whole or not at all, and say where they are."""
     page = render(board)
     for suffix, content in (("csv", board.table.to_csv(index=False)), ("html", page)):
@@ -33,7 +30,7 @@ def write(board: "Leaderboard", folder: Path) -> None:
     log.info("%s", summary(board, folder))
 
 
-def render(board: "Leaderboard") -> str:
+def render(board: Leaderboard) -> str:
     """leaderboard.html: one page that needs no other file."""
     template = environment().get_template("leaderboard.html.j2")
     return template.render(
@@ -45,7 +42,7 @@ def render(board: "Leaderboard") -> str:
     )
 
 
-def summary(board: "Leaderboard", folder: Path) -> str:
+def summary(board: Leaderboard, folder: Path) -> str:
     """The same on the terminal."""
     shown = _shown(board)
     text = shown.drop(columns=[name for name in ("nuclei AUROC", "seconds") if name in shown])
@@ -56,7 +53,7 @@ def summary(board: "Leaderboard", folder: Path) -> str:
     return "\n" + "\n\n".join([*stamp, text.to_string(index=False), *warnings, *tested, place])
 
 
-def draw(board: "Leaderboard") -> dict[str, Figure]:
+def draw(board: Leaderboard) -> dict[str, Figure]:
     """Parallel coordinates of the settings that differ, and how much each of them explains."""
     done = board.table[board.table["status"] == "finished"]
     settings = [name for name in board.differing if name != "split.only"]
@@ -135,7 +132,7 @@ def importance(done: pd.DataFrame, settings: list[str]) -> Figure:
     return figure
 
 
-def _shown(board: "Leaderboard") -> pd.DataFrame:
+def _shown(board: Leaderboard) -> pd.DataFrame:
     """The table as text for readers: intervals beside their numbers."""
     table = board.table
     objective = [name for name in table if name.startswith("validation ")]
