@@ -348,7 +348,7 @@ def test_genes_without_a_count_in_training_do_not_count(tmp_path: Path) -> None:
     train = tuple(donor for donor in made.donors.index if donor not in others)
     encoder = BinnedGenes(vocabulary(*NAMES[:10], *NAMES[30:35])).fit(made, train)
     assert encoder.gene_names == NAMES[:10] + NAMES[30:35]
-    assert encoder.about["genes"] == "20 expressed in training donors"
+    assert encoder.about["genes"] == "20, expressed in training donors"
     assert encoder.about["with a token"] == "10 (50.0%)"
     few = BinnedGenes(vocabulary(*NAMES[:9], *NAMES[20:60]))
     assert_says(answer(few.fit, made, train), "only 45.0% of the genes")
@@ -359,7 +359,7 @@ def test_the_report_tells_how_genes_were_found(tmp_path: Path) -> None:
     made = named(tmp_path, names)
     tokens = "APOE", "TTC34", "TAZ", "MATR3_ENSG00000280987"
     about = BinnedGenes(vocabulary(*tokens)).fit(made, tuple(made.donors.index)).about
-    assert about["genes"] == "6 expressed in training donors"
+    assert about["genes"] == "6, expressed in training donors"
     assert about["with a token"] == "3 (50.0%)"
     assert [about[f"by {route}"][:2] for route in ("symbol", "ensembl", "suffixed", "renamed")] == [
         "2:",

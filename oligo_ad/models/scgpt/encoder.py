@@ -132,7 +132,7 @@ class BinnedGenes:
         which = "expressed in training donors" if self.genes == "vocabulary" else f"the panel ({self.genes})"
         by_route = {f"by {route}": f"{routes.get(route, 0):,}: {means}" for route, means in ROUTES.items()}
         return {
-            "genes": f"{len(names):,} {which}",
+            "genes": f"{len(names):,}, {which}",
             "with a token": f"{(~without).sum():,} ({(~without).mean():.1%})",
             **by_route,
             "without a token": f"{routes.get(UNMATCHED, 0):,}, and {routes.get(DUPLICATE, 0):,} whose token "
