@@ -34,7 +34,7 @@ from oligo_ad.training.accelerate import make_accelerator, seed_everything, star
 from oligo_ad.training.checkpoint import Trained, make_classifier, make_encoder, save_checkpoint
 from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Epoch, Fitted, fit, make_optimizer
 from oligo_ad.training.predict import attention_kernels, predict
-from oligo_ad.trials import PRUNED
+from oligo_ad.trials import PRUNED, RESULT
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +285,7 @@ def _claimed(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}. {ELSEWHERE}") from None
     try:
-        if (folder / "metrics.json").exists():
+        if (folder / RESULT).exists():
             raise UserError(f"{folder} already holds a finished run. {ELSEWHERE}")
         yield
     finally:

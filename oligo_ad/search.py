@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from oligo_ad.config import SweepConfig
 from oligo_ad.errors import UserError
-from oligo_ad.trials import BEST, PRUNED, RESULT, Sweeping, Trial
+from oligo_ad.trials import BEST, PRUNED, RESULT, Sweeping, Trial, field_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -43,7 +43,7 @@ class Pruned(Exception):
 def search(sweeping: Sweeping, config: DictConfig, words: list[str]) -> None:
     """Search in each outer fold, then test what was chosen, once."""
     settings, n_folds = config.sweep, _n_folds(config.split)
-    fixed = [word for word in words if not _key(word).startswith("sweep")]
+    fixed = [word for word in words if not field_of(word).startswith("sweep")]
     space = _space(settings.space, fixed)
     until = time.monotonic() + 3600 * settings.hours if settings.hours else float("inf")
     chosen = []
@@ -212,10 +212,6 @@ def _state(name: str) -> Any:
     return TrialState[name]
 
 
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
-
-
 def _n_folds(split: DictConfig) -> int:
     if split.file:
         return len(json.loads(Path(split.file).expanduser().read_text())["folds"])
@@ -235,7 +231,7 @@ def _space(written: DictConfig, fixed: list[str]) -> dict[str, "BaseDistribution
                 f"{override.input_line} lists values, and sweep=… searches: give one value, or search "
                 f"the list by '+sweep.space.{override.key_or_group}=\"choice(…)\"'."
             )
-    taken = {_key(word) for word in fixed}
+    taken = {field_of(word) for word in fixed}
     open_fields = {str(field): str(values) for field, values in written.items() if field not in taken}
     return {field: _distribution(parser, field, values) for field, values in open_fields.items()}
 

@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from oligo_ad.errors import UserError
-from oligo_ad.trials import BEST, FAILURE, Sweeping, Trial
+from oligo_ad.trials import BEST, FAILURE, Sweeping, Trial, field_of
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, argumen
     """
     if config.task != "train":
         raise UserError(f"task={config.task} is no task for a sweep: leave out -m and sweep=….")
-    words = [word for word in arguments if word.partition("=")[0] != "sweep.resume"]
+    words = [word for word in arguments if field_of(word) != "sweep.resume"]
     folder = _directory(config, words)
     _keep_ray_local(config.hydra.launcher)
     with _claimed(folder):

@@ -75,6 +75,11 @@ class Sweeping:
                 )
 
 
+def field_of(word: str) -> str:
+    """The field that a word of the command line sets: `fit.epochs` of `+fit.epochs=3`."""
+    return word.partition("=")[0].lstrip("+~")
+
+
 def fail(folder: Path, message: str) -> None:
     """Record that a trial failed."""
     folder.mkdir(parents=True, exist_ok=True)

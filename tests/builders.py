@@ -26,7 +26,7 @@ from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.loader import Loader, Share
 from oligo_ad.models.foundation import Foundation
-from oligo_ad.models.scgpt.checkpoint import PUBLISHED
+from oligo_ad.models.scgpt.checkpoint import SETTINGS
 from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.training.checkpoint import Trained
 
@@ -146,10 +146,10 @@ def scgpt_folder(folder: Path, tokens: list[str], **args: Any) -> Path:
 
     Tensors that the vector of a cell does not depend on are in it too. `args` go into args.json.
     """
-    published = {theirs: value for theirs, (_, value) in PUBLISHED.items()}
+    published = {theirs: setting.published for theirs, setting in SETTINGS.items()}
     args = published | {"embsize": 32, "nheads": 4, "nlayers": 2, "d_hid": 32} | args
     vocabulary = (*tokens, "<pad>", "<cls>", "<eoc>")
-    settings = {ours: args[theirs] for theirs, (ours, _) in PUBLISHED.items()}
+    settings = {setting.name: args[theirs] for theirs, setting in SETTINGS.items()}
     torch.manual_seed(0)
     network = ScGPT(len(vocabulary), Foundation(vocabulary, settings))
     stored = {

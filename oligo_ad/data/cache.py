@@ -242,7 +242,7 @@ def kept_array(cache: Path, name: str, make: Callable[[], np.ndarray]) -> np.nda
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(array.tobytes()).hexdigest()
+    return hashlib.sha256(array.data).hexdigest()
 
 
 def describe(cache: Path) -> str:

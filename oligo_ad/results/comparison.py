@@ -18,7 +18,7 @@ from oligo_ad.errors import UserError
 from oligo_ad.results.baselines import MEANING
 from oligo_ad.results.metrics import LEVEL, Interval, Resamples, interval, summarise
 from oligo_ad.results.outcome import FEW_DONORS, MODEL
-from oligo_ad.trials import FAILURE, PRUNED, RESULT
+from oligo_ad.trials import FAILURE, PRUNED, RESULT, field_of
 
 OVERRIDES = ".hydra/overrides.yaml"
 N_RESAMPLES, SEED = 2000, 0
@@ -68,8 +68,8 @@ class RunResult:
 @dataclass(frozen=True)
 class Leaderboard:
     """`table`: a row for each run, best first by `score`, which is donor AUROC, or what a search maximised.
-    `differing`: overrides that tell runs apart. `warnings`: what a reader must know
-    before believing the order. `tested`: of a search, the result of what it chose."""
+    `differing`: overrides that tell runs apart. `warnings`: what a reader must know before believing the
+    order. `tested`: of a search, the result of what it chose."""
 
     table: pd.DataFrame
     differing: list[str]
@@ -78,15 +78,16 @@ class Leaderboard:
     tested: str = ""
 
     @property
-    def validated(self) -> bool:
-        """Whether the runs are trials of a search."""
-        return any(name.startswith("validation ") for name in self.table)
+    def objectives(self) -> list[str]:
+        """Columns of what searches maximised, on validation donors; none where no run is of a search."""
+        return [name for name in self.table if name.startswith("validation ")]
 
     @property
     def scored(self) -> str:
         """What the score is."""
-        objectives = [name for name in self.table if name.startswith("validation ")]
-        return objectives[0].replace("validation loss", "- validation loss") if objectives else "donor AUROC"
+        if not self.objectives:
+            return "donor AUROC"
+        return self.objectives[0].replace("validation loss", "- validation loss")
 
     @property
     def n_failed(self) -> int:
@@ -116,7 +117,7 @@ def read_run(folder: Path) -> RunResult:
     finished = result.exists()
     return RunResult(
         folder=folder,
-        overrides=dict(word.lstrip("+~").partition("=")[::2] for word in words),
+        overrides={field_of(word): word.partition("=")[2] for word in words},
         metrics=json.loads(result.read_text()) if finished else {},
         donors=pd.read_csv(folder / "donors.csv", dtype={"donor": str}) if finished else pd.DataFrame(),
         failure=json.loads(failure.read_text())["message"] if failure.exists() and not finished else "",
@@ -151,7 +152,7 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.folder.name, "status": run.status}
     row |= {key: run.overrides.get(key, "") for key in differing}
-    if not run.finished or best is None:
+    if best is None:
         return row | {
             "score": np.nan,
             "donor AUROC": np.nan,

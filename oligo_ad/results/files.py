@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from oligo_ad.results.baselines import MEANING
 from oligo_ad.results.outcome import MODEL
 from oligo_ad.results.story import Story
+from oligo_ad.trials import RESULT
 
 
 def write_files(story: Story, alarms: list[str]) -> None:
@@ -24,7 +25,7 @@ def write_files(story: Story, alarms: list[str]) -> None:
         marks["weights"] = "random, not pretrained"
     story.outcome.donor_table.assign(**marks).to_csv(folder / "donors.csv", index=False)
     story.outcome.cell_table.assign(**marks).to_parquet(folder / "cells.parquet", index=False)
-    write_json(folder / "metrics.json", metrics_of(story, alarms))
+    write_json(folder / RESULT, metrics_of(story, alarms))
 
 
 def metrics_of(story: Story, alarms: list[str]) -> dict[str, Any]:

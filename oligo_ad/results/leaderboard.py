@@ -135,11 +135,10 @@ def importance(done: pd.DataFrame, settings: list[str]) -> Figure:
 def _shown(board: Leaderboard) -> pd.DataFrame:
     """The table as text for readers: intervals beside their numbers."""
     table = board.table
-    objective = [name for name in table if name.startswith("validation ")]
     shown = pd.DataFrame({"run": table["run"]})
     for name, short in zip(board.differing, _short(board.differing), strict=True):
         shown[short] = table[name].map(_rounded)
-    for name in objective:
+    for name in board.objectives:
         shown[name] = ["" if np.isnan(value) else f"{value:.4f}" for value in table[name]]
     shown["donor AUROC"] = _with_interval(table, "donor AUROC", "low", "high")
     if "best baseline" in table:

@@ -103,8 +103,8 @@ def load_checkpoint(path: Path) -> Trained:
 
 def _assemble(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Trained:
     model, metadata = ModelConfig(**about["model"]), MetadataConfig(**about["metadata"])
-    known = about["foundation"]
-    foundation = known and Foundation(tuple(known["vocabulary"]), known["settings"])
+    started = about["foundation"]
+    foundation = started and Foundation(tuple(started["vocabulary"]), started["settings"])
     encoder = make_encoder(model, foundation)
     encoder.restore(about["gene_names"], _part(tensors, "encoder."))
     known = about["standardiser"]

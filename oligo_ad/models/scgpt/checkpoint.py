@@ -10,7 +10,7 @@ import logging
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -24,24 +24,24 @@ from oligo_ad.models.scgpt.network import ScGPT
 
 log = logging.getLogger(__name__)
 
-# Our names of what args.json calls otherwise, and the published whole-human values.
-PUBLISHED = {
-    "embsize": ("width", 512),
-    "nheads": ("heads", 8),
-    "nlayers": ("layers", 12),
-    "d_hid": ("feedforward", 512),
-    "dropout": ("dropout", 0.2),
-    "n_bins": ("n_bins", 51),
-    "pad_value": ("pad_value", -2),
-}
-LEGAL = {
-    "embsize": (1, 1 << 14),
-    "nheads": (1, 1 << 10),
-    "nlayers": (1, 1 << 10),
-    "d_hid": (1, 1 << 16),
-    "dropout": (0.0, 0.99),
-    "n_bins": (3, 256),
-    "pad_value": (-100, 100),
+
+class Setting(NamedTuple):
+    """A number of args.json: our name of it, its value in the published whole-human model, its bounds."""
+
+    name: str
+    published: float
+    least: float
+    most: float
+
+
+SETTINGS = {
+    "embsize": Setting("width", 512, 1, 1 << 14),
+    "nheads": Setting("heads", 8, 1, 1 << 10),
+    "nlayers": Setting("layers", 12, 1, 1 << 10),
+    "d_hid": Setting("feedforward", 512, 1, 1 << 16),
+    "dropout": Setting("dropout", 0.2, 0.0, 0.99),
+    "n_bins": Setting("n_bins", 51, 3, 256),
+    "pad_value": Setting("pad_value", -2, -100, 100),
 }
 # Parts of a checkpoint that no cell's vector depends on.
 UNUSED = {
@@ -72,7 +72,8 @@ def read_folder(checkpoint: str | None, pretrained: bool | None) -> Foundation:
     if checkpoint is None:
         if pretrained is not False:
             raise UserError(WHERE)
-        return _random(dict(PUBLISHED.values()), [PAD, CLS, *census_tokens()])
+        published = {setting.name: setting.published for setting in SETTINGS.values()}
+        return _random(published, [PAD, CLS, *census_tokens()])
     folder = Path(checkpoint).expanduser()
     if not folder.is_dir():
         raise UserError(f"model.checkpoint={checkpoint} is no folder. {WHERE}")
@@ -117,9 +118,9 @@ def _settings(file: Path) -> dict[str, float]:
     """The architecture, by our names."""
     args = _json(file)
     wrong = [
-        f"{name}={args.get(name)} (a number from {least} to {most})"
-        for name, (least, most) in LEGAL.items()
-        if not isinstance(args.get(name), type(PUBLISHED[name][1]) | int) or not least <= args[name] <= most
+        f"{name}={args.get(name)} (a number from {of.least} to {of.most})"
+        for name, of in SETTINGS.items()
+        if not isinstance(args.get(name), type(of.published) | int) or not of.least <= args[name] <= of.most
     ]
     if wrong:
         raise UserError(f"{file} is not the args.json of scGPT: {listing(wrong)}.")
@@ -131,7 +132,7 @@ def _settings(file: Path) -> dict[str, float]:
             f"{file}: input_emb_style={style}, pre_norm={args.get('pre_norm', False)}. Only post-norm models "
             "of continuous values are read, such as the published ones."
         )
-    return {ours: args[theirs] for theirs, (ours, _) in PUBLISHED.items()}
+    return {setting.name: args[theirs] for theirs, setting in SETTINGS.items()}
 
 
 def _vocabulary(file: Path) -> list[str]:
