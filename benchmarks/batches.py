@@ -22,7 +22,7 @@ import torch
 from side_by_side import Job, main
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from oligo_ad.inputs.encoders import StandardisedPanel, ragged
+from oligo_ad.inputs.featurizers import StandardisedPanel, ragged
 from oligo_ad.inputs.loader import Loader, Share
 from oligo_ad.models.mlp import MLP
 

@@ -21,11 +21,11 @@ import scipy.sparse as sp
 from side_by_side import Job, main
 
 from oligo_ad.config import DataConfig, SimulationConfig
-from oligo_ad.data.atlas import open_atlas
 from oligo_ad.data.cache import load_cohort
-from oligo_ad.data.chunks import Direct, open_vector
 from oligo_ad.data.cohort import Cohort
-from oligo_ad.data.demo import write_atlas
+from oligo_ad.simulation.simulate import write_atlas
+from oligo_ad.storage.atlas import open_atlas
+from oligo_ad.storage.chunks import Direct, open_vector
 
 COUNTS = "layers/UMIs"
 

@@ -14,6 +14,6 @@ class OligoSweeper(Sweeper):
         self._given = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from oligo_ad.sweep import sweep
+        from oligo_ad.sweeps.sweep import sweep
 
         sweep(*self._given, arguments)

@@ -1,4 +1,4 @@
-"""From the command line to `experiment.run`: Hydra composes, and mistakes get one clear message.
+"""From the command line to a task: Hydra composes, and mistakes get one clear message.
 
 Nothing heavy is imported before the configuration is known, so that `--help`, tab completion and
 typing errors answer at once.
@@ -53,11 +53,11 @@ def _job(composed: DictConfig) -> float | None:
     """One run; also one trial of a sweep. Returns the headline number."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        from oligo_ad import config, experiment
+        from oligo_ad import config, tasks
 
         if composed.rerun:
             composed = _saved(composed.rerun, HydraConfig.get().overrides.task)
-        return experiment.run(config.read(composed), folder)
+        return tasks.run(config.read(composed), folder)
     except UserError as error:
         log.error("%s", error)
         raise _stopped(folder, str(error)) from error
@@ -69,7 +69,7 @@ def _job(composed: DictConfig) -> float | None:
 def _stopped(folder: Path, message: str) -> Stopped:
     """What ends a run; a sweep finds the message of a trial in its directory."""
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        from oligo_ad.trials import fail
+        from oligo_ad.sweeps.trials import fail
 
         fail(folder, message)
     return Stopped(message)

@@ -17,17 +17,17 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from oligo_ad import config
-from oligo_ad.data.atlas import open_atlas
 from oligo_ad.data.cache import load_cohort
 from oligo_ad.data.cohort import Cohort, build
-from oligo_ad.data.expression import TARGET
-from oligo_ad.data.matrix import CellMatrix
 from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.loader import Loader, Share
-from oligo_ad.models.foundation import Foundation
+from oligo_ad.models.pretrained import Foundation
 from oligo_ad.models.scgpt.checkpoint import SETTINGS
 from oligo_ad.models.scgpt.network import ScGPT
+from oligo_ad.storage.atlas import open_atlas
+from oligo_ad.storage.expression import TARGET
+from oligo_ad.storage.matrix import CellMatrix
 from oligo_ad.training.checkpoint import Trained
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -26,12 +26,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from oligo_ad.config import DataConfig, SimulationConfig
-from oligo_ad.data.atlas import Atlas, open_atlas
 from oligo_ad.data.cohort import Cohort, build
-from oligo_ad.data.expression import Expression
-from oligo_ad.data.matrix import open_matrix
 from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
+from oligo_ad.storage.atlas import Atlas, open_atlas
+from oligo_ad.storage.expression import Expression
+from oligo_ad.storage.matrix import open_matrix
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def source(config: DataConfig, cache: Path) -> Path:
 
 
 def _simulated_file(simulation: SimulationConfig, cache: Path) -> Path:
-    from oligo_ad.data.demo import write_atlas
+    from oligo_ad.simulation.simulate import write_atlas
 
     written = json.dumps(asdict(simulation), sort_keys=True)
     key = hashlib.sha256(f"{_code()}{written}".encode()).hexdigest()[:12]
@@ -108,7 +108,8 @@ def _locked(cache: Path, what: Path) -> Iterator[None]:
 
 def _code() -> str:
     """What prepared data also depend on: the code of this folder. A change of it makes them anew."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    here = Path(__file__).parent
+    sources = sorted([*here.glob("*.py"), *here.parent.glob("storage/*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
 
 

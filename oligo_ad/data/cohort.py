@@ -10,12 +10,12 @@ from anndata.utils import make_index_unique
 
 from oligo_ad.config import DataConfig
 from oligo_ad.data import selection
-from oligo_ad.data.atlas import Atlas
-from oligo_ad.data.expression import TARGET, Expression, find_expression, log_normalise, require
-from oligo_ad.data.matrix import CellMatrix, MatrixWriter
 from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
 from oligo_ad.progress import progress
+from oligo_ad.storage.atlas import Atlas
+from oligo_ad.storage.expression import TARGET, Expression, find_expression, log_normalise, require
+from oligo_ad.storage.matrix import CellMatrix, MatrixWriter
 
 
 @dataclass(frozen=True)

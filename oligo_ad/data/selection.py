@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from oligo_ad.config import DataConfig
-from oligo_ad.data.atlas import Atlas
 from oligo_ad.errors import UserError, listing, nearest
+from oligo_ad.storage.atlas import Atlas
 
 CLASSES = pd.Index(["positive", "negative", "excluded"])
 # Words that mean "nothing known" where a value is expected.

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 import scipy.sparse as sp
 
-from oligo_ad.data.kernels import add_by_donor
+from oligo_ad.storage.kernels import add_by_donor
 
 
 @dataclass(frozen=True)

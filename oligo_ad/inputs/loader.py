@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from oligo_ad.inputs.batch import Batch, Tokens
-from oligo_ad.inputs.encoders import Encoder
+from oligo_ad.inputs.featurizers import Encoder
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Reasons to distrust a result, found in the result itself."""
 
-from oligo_ad.results.outcome import FEW_DONORS, MODEL, Outcome
+from oligo_ad.results.evaluation import FEW_DONORS, MODEL, Outcome
 
 FAR_ABOVE = 0.25  # training donor AUROC above test: more than a few donors explain
 

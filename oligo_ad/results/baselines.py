@@ -14,9 +14,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 from oligo_ad.data.cohort import Cohort
-from oligo_ad.data.expression import TARGET
-from oligo_ad.data.metadata import fit_standardiser
+from oligo_ad.data.covariates import fit_standardiser
 from oligo_ad.data.split import Fold
+from oligo_ad.storage.expression import TARGET
 
 # What each baseline reads; shown in the report.
 MEANING = {

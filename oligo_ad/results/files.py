@@ -9,9 +9,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from oligo_ad.results.baselines import MEANING
-from oligo_ad.results.outcome import MODEL
-from oligo_ad.results.story import Story
-from oligo_ad.trials import RESULT
+from oligo_ad.results.evaluation import MODEL
+from oligo_ad.results.sentences import Story
+from oligo_ad.sweeps.trials import RESULT
 
 
 def write_files(story: Story, alarms: list[str]) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from oligo_ad.results.outcome import MODEL, ORACLE, Outcome
+from oligo_ad.results.evaluation import MODEL, ORACLE, Outcome
 from oligo_ad.training.fit import Epoch
 
 matplotlib.rcParams.update(

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 from accelerate import Accelerator
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from oligo_ad.results import plots
 from oligo_ad.results.alarms import alarms
 from oligo_ad.results.baselines import MEANING
+from oligo_ad.results.evaluation import MODEL
 from oligo_ad.results.files import write_files
-from oligo_ad.results.outcome import MODEL
-from oligo_ad.results.story import Story
+from oligo_ad.results.sentences import Story
 from oligo_ad.results.tracking import track
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def render(story: Story, pictures: dict[str, Figure], found: list[str]) -> str:
 def environment() -> Environment:
     """The templates of this folder; everything put into them is escaped."""
     templates = Environment(
-        loader=PackageLoader("oligo_ad.results", "."),
+        loader=ChoiceLoader([PackageLoader("oligo_ad.results", "."), PackageLoader("oligo_ad.sweeps", ".")]),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
         trim_blocks=True,

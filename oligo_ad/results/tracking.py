@@ -7,9 +7,9 @@ from accelerate import Accelerator
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from oligo_ad.results.outcome import MODEL
-from oligo_ad.results.story import Story
-from oligo_ad.training.accelerate import flat
+from oligo_ad.results.evaluation import MODEL
+from oligo_ad.results.sentences import Story
+from oligo_ad.training.machine import flat
 
 
 def track(story: Story, pictures: dict[str, Figure], accelerator: Accelerator) -> None:

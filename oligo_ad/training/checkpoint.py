@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 
 from oligo_ad.components import component
 from oligo_ad.config import MetadataConfig, ModelConfig
-from oligo_ad.data.metadata import Standardiser
+from oligo_ad.data.covariates import Standardiser
 from oligo_ad.errors import UserError
-from oligo_ad.inputs.encoders import Encoder
+from oligo_ad.inputs.featurizers import Encoder
 from oligo_ad.models.classifier import Classifier
-from oligo_ad.models.foundation import Foundation
+from oligo_ad.models.pretrained import Foundation
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oligo_ad.errors import UserError, listing
-from oligo_ad.models.foundation import Foundation
-from oligo_ad.models.scgpt.genes import CLS, PAD, census_tokens
+from oligo_ad.inputs.vocabulary import CLS, PAD, census_tokens
+from oligo_ad.models.pretrained import Foundation
 from oligo_ad.models.scgpt.network import ScGPT
 
 log = logging.getLogger(__name__)

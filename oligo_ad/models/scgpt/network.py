@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.models.blocks import Attention, Block, Packed
-from oligo_ad.models.foundation import Foundation
+from oligo_ad.models.pretrained import Foundation
 
 LARGEST = 512.0  # values are clamped to it before they are embedded
 Share = Annotated[float, Field(ge=0, lt=1)]

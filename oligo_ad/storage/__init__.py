@@ -1,0 +1,1 @@
+"""Files: atlases, matrices and what is kept of them; no biology."""

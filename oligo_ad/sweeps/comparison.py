@@ -1,0 +1,280 @@
+"""Many runs side by side: which was best, by how much, and is it more than luck.
+
+Runs are compared by their held-out donors: the same resamples of donors are drawn for all, so that
+differences are paired. Runs on other folds are set beside the best on theirs.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from oligo_ad.errors import UserError
+from oligo_ad.results.baselines import MEANING
+from oligo_ad.results.evaluation import FEW_DONORS, MODEL
+from oligo_ad.results.metrics import LEVEL, Interval, Resamples, interval, summarise
+from oligo_ad.sweeps.trials import FAILURE, PRUNED, RESULT, field_of
+
+OVERRIDES = ".hydra/overrides.yaml"
+N_RESAMPLES, SEED = 2000, 0
+OUTER = "split.only"
+# Words that a search gives its trials, which say nothing of their settings.
+UNSAID = ("task", "sweep.study", "sweep.trial", "sweep.objective", "sweep.seeds")
+Folds = frozenset[tuple[int, str, int]]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run directory. `donors` is empty, and `metrics` too, where the run failed or did not end."""
+
+    folder: Path
+    overrides: dict[str, str]
+    metrics: dict[str, Any]
+    donors: pd.DataFrame
+    failure: str
+    pruned: bool
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.metrics)
+
+    @property
+    def validated(self) -> bool:
+        """Whether it is a trial of a search, scored on validation donors."""
+        return self.finished and self.metrics.get("scored_on") == "validation donors"
+
+    @property
+    def value(self) -> float:
+        """What runs are ordered by: donor AUROC, or the objective of a search."""
+        return float(self.metrics["objective" if self.validated else "headline"]["value"])
+
+    @property
+    def folds(self) -> Folds:
+        """What it was tested on: (fold, donor, label)."""
+        return frozenset(self.donors[["fold", "donor", "label"]].itertuples(index=False, name=None))
+
+    @property
+    def status(self) -> str:
+        if self.finished or self.pruned:
+            return "finished" if self.finished else "pruned"
+        return "failed" if self.failure else "did not end"
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """`table`: a row for each run, best first by `score`, which is donor AUROC, or what a search maximised.
+    `differing`: overrides that tell runs apart. `warnings`: what a reader must know before believing the
+    order. `tested`: of a search, the result of what it chose."""
+
+    table: pd.DataFrame
+    differing: list[str]
+    warnings: list[str]
+    simulated: bool
+    tested: str = ""
+
+    @property
+    def objectives(self) -> list[str]:
+        """Columns of what searches maximised, on validation donors; none where no run is of a search."""
+        return [name for name in self.table if name.startswith("validation ")]
+
+    @property
+    def scored(self) -> str:
+        """What the score is."""
+        if not self.objectives:
+            return "donor AUROC"
+        return self.objectives[0].replace("validation loss", "- validation loss")
+
+    @property
+    def n_failed(self) -> int:
+        return int(self.table["status"].isin(["failed", "did not end"]).sum())
+
+
+def find_runs(folders: Sequence[Path]) -> list[RunResult]:
+    """Every run at or under the folders, in the order of their paths, numbers by their size.
+
+    Raises:
+        UserError: a folder is missing.
+    """
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise UserError(f"{missing[0]} is no folder. Give run directories, or folders of them.")
+    marks = (RESULT, FAILURE, PRUNED, OVERRIDES)
+    found = {
+        file.parents[mark.count("/")] for folder in folders for mark in marks for file in folder.rglob(mark)
+    }
+    return [read_run(folder) for folder in sorted(found, key=_natural)]
+
+
+def read_run(folder: Path) -> RunResult:
+    """What a run directory tells, whatever became of the run."""
+    overrides = folder / OVERRIDES
+    words = [str(word) for word in OmegaConf.load(overrides)] if overrides.exists() else []
+    failure, result = folder / FAILURE, folder / RESULT
+    finished = result.exists()
+    return RunResult(
+        folder=folder,
+        overrides={field_of(word): word.partition("=")[2] for word in words},
+        metrics=json.loads(result.read_text()) if finished else {},
+        donors=pd.read_csv(folder / "donors.csv", dtype={"donor": str}) if finished else pd.DataFrame(),
+        failure=json.loads(failure.read_text())["message"] if failure.exists() and not finished else "",
+        pruned=(folder / PRUNED).exists(),
+    )
+
+
+def compare(runs: list[RunResult]) -> Leaderboard:
+    """The runs in order of their donor AUROC, with what that order is worth."""
+    keys = dict.fromkeys(key for run in runs for key in run.overrides if key not in UNSAID)
+    differing = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
+    finished = [run for run in runs if run.finished]
+    best_on: dict[Folds, RunResult] = {}
+    for run in sorted(finished, key=lambda run: run.value, reverse=True):
+        best_on.setdefault(run.folds, run)
+    resampled = _resampled(finished)
+    rows = [_row(run, differing, best_on[run.folds] if run.finished else None, resampled) for run in runs]
+    table = pd.DataFrame(rows)
+    # Outer folds of a search have trials, and a best one, of their own.
+    by = [key for key in (OUTER,) if key in table] + ["score"]
+    table = table.sort_values(by, ascending=[key == OUTER for key in by], na_position="last", kind="stable")
+    return Leaderboard(
+        table=table.reset_index(drop=True),
+        differing=differing,
+        warnings=_warnings(finished, resampled),
+        simulated=any(run.metrics["simulated"] for run in finished),
+    )
+
+
+def _row(
+    run: RunResult, differing: list[str], best: RunResult | None, resampled: dict[Path, np.ndarray]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": run.folder.name, "status": run.status}
+    row |= {key: run.overrides.get(key, "") for key in differing}
+    if best is None:
+        return row | {
+            "score": np.nan,
+            "donor AUROC": np.nan,
+            "failure": run.failure,
+            "folder": str(run.folder),
+        }
+    headline = run.metrics["headline"]
+    if run.validated:
+        row |= {f"validation {run.metrics['objective']['name']}": abs(run.value)}
+    row |= {
+        "score": run.value,
+        "donor AUROC": headline["value"],
+        "low": headline["interval"]["low"],
+        "high": headline["interval"]["high"],
+        **_difference("to the best run", _paired(run, best, resampled)),
+        "best baseline": headline["best_baseline"],
+        "baseline AUROC": headline["value"] - headline["gain"] if headline["best_baseline"] else np.nan,
+        **_difference("to the best baseline", _to_baseline(headline)),
+        "nuclei AUROC": run.metrics["cells"][MODEL]["mean_over_folds"]["auroc"],
+        "seconds": run.metrics["seconds"],
+        "failure": "",
+        "folder": str(run.folder),
+    }
+    return row
+
+
+def _difference(name: str, found: tuple[float, Interval] | None) -> dict[str, float]:
+    value, spread = found or (np.nan, Interval(np.nan, np.nan))
+    return {name: value, f"{name}, low": spread.low, f"{name}, high": spread.high}
+
+
+def _paired(
+    run: RunResult, other: RunResult, resampled: dict[Path, np.ndarray]
+) -> tuple[float, Interval] | None:
+    """The difference of two runs on the same folds, None of a run to itself."""
+    if run is other:
+        return None
+    difference = resampled[run.folder] - resampled[other.folder]
+    return _auroc(run) - _auroc(other), interval(difference)
+
+
+def _to_baseline(headline: dict[str, Any]) -> tuple[float, Interval] | None:
+    spread = headline["gain_interval"]
+    return (headline["gain"], Interval(**spread)) if spread else None
+
+
+def result_of(runs: list[RunResult]) -> str:
+    """The result of what a search chose: its runs on test donors, one an outer fold, as one."""
+    done = [run for run in runs if run.finished]
+    if not done:
+        return ""
+    donors = pd.concat([run.donors for run in done], ignore_index=True)
+    label = donors.drop_duplicates("donor").set_index("donor")["label"].sort_index()
+    resamples = Resamples(label, N_RESAMPLES, SEED)
+    predictors = [MODEL, *(name for name in MEANING if name in donors)]
+    scores = {name: summarise(donors, name, resamples) for name in predictors}
+    auroc = {name: found.mean_over_folds["auroc"] for name, found in scores.items()}
+    spread = scores[MODEL].auroc
+    said = (
+        f"Chosen on validation donors, then tested once, in {len(done)} of {len(runs)} outer folds: "
+        f"donor AUROC {auroc[MODEL]:.3f} ({spread.low:.3f} to {spread.high:.3f})"
+    )
+    if len(predictors) == 1:
+        return f"{said}."
+    best = max(predictors[1:], key=lambda name: auroc[name])
+    gain = interval(resamples.auroc(donors, MODEL) - resamples.auroc(donors, best))
+    return (
+        f"{said}; the best baseline, {best}, {auroc[best]:.3f}; difference {auroc[MODEL] - auroc[best]:+.3f} "
+        f"({gain.low:+.3f} to {gain.high:+.3f})."
+    )
+
+
+def _auroc(run: RunResult) -> float:
+    return float(run.metrics["headline"]["value"])
+
+
+def _resampled(finished: list[RunResult]) -> dict[Path, np.ndarray]:
+    """Donor AUROC of each run in the same resamples of donors [resamples]."""
+    if not finished:
+        return {}
+    donors = pd.concat(run.donors[["donor", "label"]] for run in finished).drop_duplicates("donor")
+    resamples = Resamples(donors.set_index("donor")["label"].sort_index(), N_RESAMPLES, SEED)
+    return {run.folder: resamples.auroc(run.donors, MODEL) for run in finished}
+
+
+def _warnings(finished: list[RunResult], resampled: dict[Path, np.ndarray]) -> list[str]:
+    if not finished:
+        return ["no run has finished"]
+    best = max(finished, key=lambda run: run.value)
+    same = [run for run in finished if run.folds == best.folds]
+    said = []
+    searched = best.validated
+    if (others := len({run.folds for run in finished}) - 1) and not searched:
+        said.append(
+            f"runs were scored on {others + 1} different sets of folds, and compare only within one: each is "
+            "set beside the best on its own. For one set, give all runs the same split.seed, or split.file"
+        )
+    if best.donors.drop_duplicates("donor")["label"].value_counts().min() < FEW_DONORS and not searched:
+        said.append(f"fewer than {FEW_DONORS} test donors in a class: any order is luck. Use split=cv")
+    if len(same) > 1:
+        gap = _auroc(best) - float(np.median([_auroc(run) for run in same]))
+        noise = choosing_noise(np.array([resampled[run.folder] for run in same]))
+        if gap <= noise:
+            said.append(
+                f"the best of {len(same)} runs leads their median by {gap:.3f}; if all were equal, the best "
+                f"would lead by up to {noise:.3f} ({LEVEL} % of resamples of the donors): luck explains it"
+            )
+    return said
+
+
+def choosing_noise(resampled: np.ndarray) -> float:
+    """By how much the best of runs leads their median if all are equally good, at the 95th percentile.
+
+    Each run's deviations from its own mean over resamples of the donors [runs, resamples] are what donors
+    alone do to it; runs keep their correlation, since all are resampled together (after White 2000).
+    """
+    drawn = resampled[:, np.isfinite(resampled).all(axis=0)]  # both classes in some fold
+    deviation = drawn - drawn.mean(axis=1, keepdims=True)
+    lead = deviation.max(axis=0) - np.median(deviation, axis=0)
+    return float(np.percentile(lead, LEVEL))
+
+
+def _natural(folder: Path) -> tuple[Path, int, str]:
+    name = folder.name
+    return folder.parent, int(name) if name.isdigit() else -1, name

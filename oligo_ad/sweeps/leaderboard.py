@@ -1,0 +1,178 @@
+"""leaderboard.csv and leaderboard.html: many runs in one table, and what their settings did."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.pyplot import get_cmap
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
+
+from oligo_ad.results.report import environment, svg
+from oligo_ad.sweeps.comparison import Leaderboard
+
+log = logging.getLogger(__name__)
+
+NAME = "leaderboard"
+ENOUGH = 8  # finished runs, below which importances mean nothing
+
+
+def write(board: Leaderboard, folder: Path) -> None:
+    """Write both files, each whole or not at all, and say where they are."""
+    page = render(board)
+    for suffix, content in (("csv", board.table.to_csv(index=False)), ("html", page)):
+        partial = folder / f"{NAME}.partial"
+        partial.write_text(content)
+        partial.rename(folder / f"{NAME}.{suffix}")
+    log.info("%s", summary(board, folder))
+
+
+def render(board: Leaderboard) -> str:
+    """leaderboard.html: one page that needs no other file."""
+    template = environment().get_template("leaderboard.html.j2")
+    return template.render(
+        board=board,
+        shown=_shown(board),
+        again=board.table["folder"][board.table["status"] == "finished"].head(3),
+        failures=board.table[board.table["status"] != "finished"],
+        pictures={name: svg(figure) for name, figure in draw(board).items()},
+    )
+
+
+def summary(board: Leaderboard, folder: Path) -> str:
+    """The same on the terminal."""
+    shown = _shown(board)
+    text = shown.drop(columns=[name for name in ("nuclei AUROC", "seconds") if name in shown])
+    warnings = [f"! {warning}." for warning in board.warnings]
+    stamp = ["SIMULATED"] if board.simulated else []
+    tested = [board.tested] if board.tested else []
+    place = f"leaderboard: {folder / NAME}.html"
+    return "\n" + "\n\n".join([*stamp, text.to_string(index=False), *warnings, *tested, place])
+
+
+def draw(board: Leaderboard) -> dict[str, Figure]:
+    """Parallel coordinates of the settings that differ, and how much each of them explains."""
+    done = board.table[board.table["status"] == "finished"]
+    settings = [name for name in board.differing if name != "split.only"]
+    if len(done) < 2 or not settings:
+        return {}
+    pictures = {"settings": parallel_coordinates(done, settings, board.scored)}
+    if len(done) >= ENOUGH:
+        pictures["importance"] = importance(done, settings)
+    if board.simulated:
+        for figure in pictures.values():
+            figure.suptitle("SIMULATED", color="#b00020", fontsize=8, fontweight="bold", x=0.99, ha="right")
+    return pictures
+
+
+def parallel_coordinates(done: pd.DataFrame, settings: list[str], scored: str) -> Figure:
+    """A line for each run through its settings to its score."""
+    columns = [*settings, "score"]
+    figure = Figure(figsize=(max(6, 1.9 * len(columns)), 4), layout="constrained")
+    axes = figure.subplots()
+    heights = {name: _height(done[name]) for name in columns}
+    score = done["score"].to_numpy()
+    colour = get_cmap("viridis")(Normalize(score.min(), max(score.max(), score.min() + 1e-9))(score))
+    rng = np.random.default_rng(0)  # a little noise, so that equal settings are not one line
+    for place in range(len(done)):
+        jitter = rng.normal(0, 0.012, len(columns))
+        jitter[-1] = 0
+        axes.plot(
+            [heights[name][0][place] for name in columns] + jitter, color=colour[place], lw=1.6, alpha=0.8
+        )
+    for x, name in enumerate(columns):
+        axes.axvline(x, color="#b9bec4", lw=0.8, zorder=0)
+        for height, label in heights[name][1]:
+            axes.text(x, height, f" {label}", fontsize=8, va="center", clip_on=False, bbox=_PAPER)
+    axes.set_xticks(range(len(columns)), [*_short(settings), scored], fontsize=8)
+    axes.set_yticks([])
+    axes.set_xlim(-0.15, len(columns) - 0.55)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return figure
+
+
+_PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
+
+
+def _height(values: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Height of each value between 0 and 1, and the labels on the axis."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.isna().any() or numbers.nunique() <= 1:
+        words = sorted(values.astype(str).unique())
+        heights = values.astype(str).map(dict(zip(words, np.linspace(0, 1, len(words)), strict=True)))
+        return heights.to_numpy(float), list(zip(np.linspace(0, 1, len(words)), words, strict=True))
+    # Learning rates and the like are spread over decades.
+    scaled = np.log(numbers) if numbers.min() > 0 and numbers.max() / numbers.min() > 30 else numbers
+    heights = ((scaled - scaled.min()) / (scaled.max() - scaled.min())).to_numpy(float)
+    ends = [(0.0, f"{numbers.min():.3g}"), (1.0, f"{numbers.max():.3g}")]
+    return heights, ends
+
+
+def importance(done: pd.DataFrame, settings: list[str]) -> Figure:
+    """How much worse a random forest foretells the score when a setting is shuffled."""
+    encoded = pd.DataFrame({name: _height(done[name])[0] for name in settings})
+    target = done["score"].to_numpy()
+    forest = RandomForestRegressor(300, random_state=0).fit(encoded, target)
+    lost = permutation_importance(forest, encoded, target, n_repeats=20, random_state=0)
+    order = np.argsort(lost.importances_mean)
+    figure = Figure(figsize=(6, 1 + 0.35 * len(settings)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(
+        [_short(settings)[i] for i in order],
+        lost.importances_mean[order],
+        xerr=lost.importances_std[order],
+        color="#3b6ea5",
+    )
+    axes.set_xlabel("loss of R² when the setting is shuffled among these runs")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _shown(board: Leaderboard) -> pd.DataFrame:
+    """The table as text for readers: intervals beside their numbers."""
+    table = board.table
+    shown = pd.DataFrame({"run": table["run"]})
+    for name, short in zip(board.differing, _short(board.differing), strict=True):
+        shown[short] = table[name].map(_rounded)
+    for name in board.objectives:
+        shown[name] = ["" if np.isnan(value) else f"{value:.4f}" for value in table[name]]
+    shown["donor AUROC"] = _with_interval(table, "donor AUROC", "low", "high")
+    if "best baseline" in table:
+        for name in ("to the best run", "to the best baseline"):
+            shown[name] = _with_interval(table, name, f"{name}, low", f"{name}, high", "+")
+        shown["best baseline"] = [
+            f"{name} {auroc:.3f}" if isinstance(name, str) else ""
+            for name, auroc in zip(table["best baseline"], table["baseline AUROC"], strict=True)
+        ]
+        for name, digits in (("nuclei AUROC", 3), ("seconds", 0)):
+            shown[name] = ["" if np.isnan(value) else f"{value:.{digits}f}" for value in table[name]]
+    shown.loc[table["status"] != "finished", "donor AUROC"] = table["status"]
+    return shown.loc[:, (shown != "").any()]
+
+
+def _short(names: list[str]) -> list[str]:
+    """Fields by their last word where that is clear."""
+    last = [name.rpartition(".")[2] for name in names]
+    clear = [word if last.count(word) == 1 else name for name, word in zip(names, last, strict=True)]
+    return ["outer fold" if name == "split.only" else word for name, word in zip(names, clear, strict=True)]
+
+
+def _rounded(value: str) -> str:
+    """A setting with as many digits as anyone reads."""
+    try:
+        return f"{float(value):.3g}" if "." in value or "e" in value else value
+    except ValueError:
+        return value
+
+
+def _with_interval(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "") -> list[str]:
+    if low not in table:
+        return [""] * len(table)
+    return [
+        "" if np.isnan(v) else f"{v:{sign}.3f} ({a:{sign}.3f} to {b:{sign}.3f})"
+        for v, a, b in table[[value, low, high]].itertuples(index=False, name=None)
+    ]

@@ -1,0 +1,114 @@
+"""`task=inspect`: what a file holds and what a run would do with it, from obs and a few rows."""
+
+import pandas as pd
+
+from oligo_ad.config import Config, DataConfig
+from oligo_ad.data import selection
+from oligo_ad.data.cache import source
+from oligo_ad.data.cohort import gene_names
+from oligo_ad.data.covariates import ALIASES, LABEL_DERIVED, derived_from_label
+from oligo_ad.data.split import make_folds
+from oligo_ad.errors import UserError, listing
+from oligo_ad.storage.atlas import Atlas, open_atlas
+from oligo_ad.storage.expression import find_expression
+
+MANY = 60  # levels of a column, beyond which they are not listed
+
+
+def inspect(config: Config) -> str:
+    """A description of the file that `config.data` names, as text.
+
+    Raises:
+        UserError: the file cannot be read at all. What a run would refuse is part of the text.
+    """
+    with open_atlas(source(config.data, config.cache.path)) as atlas:
+        lines = [f"{'SIMULATED ' if atlas.simulated else ''}{atlas.path}"]
+        lines += [f"{atlas.n_obs:,} nuclei x {len(atlas.var('X')):,} genes", ""]
+        lines += [*_matrices(atlas, config.data), "", *_genes(atlas), "", *_columns(atlas, config.data)]
+        return "\n".join([*lines, "", *_would_use(atlas, config)])
+
+
+def _matrices(atlas: Atlas, config: DataConfig) -> list[str]:
+    lines = ["matrices: " + listing(f"{name} ({atlas.layout(name)})" for name in atlas.matrices)]
+    try:
+        return [*lines, f"expression: {find_expression(atlas, config.counts).says}"]
+    except UserError as error:
+        return [*lines, f"expression: REFUSED. {error}"]
+
+
+def _genes(atlas: Atlas) -> list[str]:
+    names = gene_names(atlas.var("X"))
+    lines = [
+        f"gene {kind}: {'none found' if names[kind].isna().all() else listing(names[kind], 3)}"
+        for kind in ("symbol", "ensembl")
+    ]
+    provided = "highly_variable" in names
+    return [*lines, f"highly_variable column: {'yes' if provided else 'no'}"]
+
+
+def _columns(atlas: Atlas, config: DataConfig) -> list[str]:
+    """Each obs column: its role, whether it is donor-level, and its levels."""
+    try:
+        columns = selection.recognise(atlas, config)
+    except UserError as error:
+        return [f"donor, label, cell type: REFUSED. {error}", "", *_levels(atlas, None)]
+    found = [f"donor: {columns.donor}", f"label: {columns.label}"]
+    found.append(f"cell type: {columns.cell_type or 'not named: every nucleus would be used'}")
+    return [*found, "", *_levels(atlas, columns)]
+
+
+def _levels(atlas: Atlas, columns: selection.Columns | None) -> list[str]:
+    donor = atlas.column(columns.donor).astype("category").cat.codes if columns else None
+    roles = {getattr(columns, role): role for role in ("donor", "label", "cell_type")} if columns else {}
+    roles |= {alias: f"covariate {name}" for name, aliases in ALIASES.items() for alias in aliases}
+    lines = [f"{len(atlas.columns)} obs columns:"]
+    for name in atlas.columns:
+        values = atlas.column(name)
+        role = roles.get(name) or ("gives the label away" if derived_from_label(name) else "")
+        level = _level(values, donor) if donor is not None else ""
+        lines.append(f"  {name:<50} {level:<8} {role:<22} {_summary(values, donor)}".rstrip())
+    return lines
+
+
+def _level(values: pd.Series, donor: pd.Series) -> str:
+    codes = pd.Series(pd.factorize(values)[0])
+    return "donor" if (codes.groupby(donor.to_numpy()).nunique() <= 1).all() else "nucleus"
+
+
+def _summary(values: pd.Series, donor: pd.Series | None) -> str:
+    """Levels with donors and nuclei, or the range of a number."""
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        return f"{values.min():g} to {values.max():g}"
+    counts = values.astype(object).value_counts()
+    if len(counts) > MANY or donor is None:
+        return f"{len(counts)} values"
+    donors = donor.groupby(values.astype(str).to_numpy()).nunique()
+    told = [f"{value} ({donors[str(value)]} donors, {n:,} nuclei)" for value, n in counts.items()]
+    return listing(told, 30)
+
+
+def _would_use(atlas: Atlas, config: Config) -> list[str]:
+    """The cohort of a run before quality control, or why there would be none."""
+    try:
+        chosen = selection.select(atlas, config.data)
+    except UserError as error:
+        return [f"A run would REFUSE this: {error}"]
+    label = pd.Series(chosen.label, index=chosen.donor).groupby(level=0).first()
+    lines = ["A run would use (before quality control):"]
+    for value, name in ((1, config.data.positive), (0, config.data.negative)):
+        nuclei = int((chosen.label == value).sum())
+        lines.append(f"  {listing(name)} = {value}: {int((label == value).sum())} donors, {nuclei:,} nuclei")
+    lines += [
+        f"  excluded {r.value}: {r.donors} donors, {r.nuclei:,} nuclei" for r in chosen.excluded.itertuples()
+    ]
+    lines += [f"  note: {note}" for note in chosen.notes]
+    try:
+        folds = make_folds(label, config.split)
+        parts = ", ".join(
+            f"{len(getattr(folds[0], part))} {part}" for part in ("train", "validation", "test")
+        )
+        lines.append(f"  split={config.split.kind}: {len(folds)} fold(s); donors of the first: {parts}")
+    except UserError as error:
+        lines.append(f"  split={config.split.kind} would REFUSE this: {error}")
+    reasons = ", ".join(sorted(set(LABEL_DERIVED.values())))
+    return [*lines, f"  refused as metadata: columns of which it holds that {reasons}"]

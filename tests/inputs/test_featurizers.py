@@ -1,0 +1,400 @@
+"""What a network reads of a nucleus: fitted on training donors, gathered in a known order."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+import torch
+
+from oligo_ad.data.cohort import Cohort
+from oligo_ad.errors import UserError
+from oligo_ad.inputs.batch import Batch, Tokens
+from oligo_ad.inputs.featurizers import Encoder, ExpressedPanel, StandardisedPanel
+from oligo_ad.inputs.loader import Loader, Share, _home
+from oligo_ad.inputs.panel import choose_genes, most_dispersed
+from tests import builders
+
+CPU = torch.device("cpu")
+Panel = Callable[..., Encoder]
+TRAIN = ("D00", "D01", "D02", "D05", "D06", "D07")
+OTHERS = ("D03", "D04", "D08")
+every_panel = pytest.mark.parametrize("panel", [StandardisedPanel, ExpressedPanel])
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """108 nuclei of nine donors; the last gene is silent in the training donors."""
+    adata = builders.atlas(5, 4, nuclei=24, genes=40)
+    counts = adata.X.toarray()
+    counts[adata.obs["Donor ID"].isin(TRAIN), -1] = 0
+    adata.X = sp.csr_matrix(counts)
+    return builders.cohort(adata, tmp_path_factory.mktemp("encoders"))
+
+
+@pytest.fixture(scope="module")
+def rows(cohort: Cohort) -> np.ndarray:
+    """The nuclei of the training donors."""
+    return cohort.rows_of(TRAIN)
+
+
+def everything(encoder: Encoder, cohort: Cohort) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gene ids, values and mask of all nuclei, in order."""
+    tokens = encoder.tokens(cohort)
+    rows = torch.arange(len(cohort.cells))
+    return tuple(part.numpy() for part in encoder.pack(tokens, rows, int(tokens.offsets.diff().max()), 0))
+
+
+def dense(encoder: Encoder, cohort: Cohort) -> np.ndarray:
+    """Log values of the panel, in its order."""
+    position = pd.Index(cohort.genes["name"]).get_indexer(encoder.gene_names)
+    return builders.log_values(cohort)[:, position]
+
+
+@pytest.mark.parametrize("genes", ["all", "hvg"])
+def test_standardised_values_have_mean_0_and_sd_1_in_training(
+    cohort: Cohort, rows: np.ndarray, genes: str
+) -> None:
+    encoder = StandardisedPanel(genes=genes, n_genes=15).fit(cohort, TRAIN)
+    ids, values, mask = everything(encoder, cohort)
+    assert ids.tolist() == [list(range(len(encoder.gene_names)))] * len(cohort.cells)
+    assert mask.all()
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values[rows].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(values[rows].std(axis=0), 1, atol=1e-4)
+    log_values = dense(encoder, cohort).astype(np.float64)
+    expected = (log_values - log_values[rows].mean(axis=0)) / log_values[rows].std(axis=0)
+    np.testing.assert_allclose(values, expected, atol=1e-4)
+
+
+def test_a_gene_silent_in_training_is_no_nan(cohort: Cohort, rows: np.ndarray) -> None:
+    with_silent = replace(cohort, genes=cohort.genes.assign(highly_variable=True))
+    encoder = StandardisedPanel(genes="provided").fit(with_silent, TRAIN)
+    values = everything(encoder, with_silent)[1]
+    assert len(encoder.gene_names) == 40
+    assert np.isfinite(values).all()
+    assert (values[rows, -1] == 0).all()
+    assert (values[:, -1] != 0).any()
+
+
+def test_a_gene_constant_in_training_is_centred_and_not_scaled(cohort: Cohort, rows: np.ndarray) -> None:
+    logged = builders.log_values(cohort)
+    logged[rows, 0] = 1.1
+    constant = builders.exchanged(cohort, logged, "log")
+    values = everything(StandardisedPanel(genes="all").fit(constant, TRAIN), constant)[1]
+    np.testing.assert_allclose(values[:, 0], logged[:, 0] - 1.1, atol=1e-5)
+
+
+def test_standardised_values_are_clipped(cohort: Cohort) -> None:
+    free = everything(StandardisedPanel(genes="all").fit(cohort, TRAIN), cohort)[1]
+    clipped = everything(StandardisedPanel(genes="all", clip=1.5).fit(cohort, TRAIN), cohort)[1]
+    assert abs(free).max() > 1.5
+    np.testing.assert_array_equal(clipped, free.clip(-1.5, 1.5))
+
+
+@pytest.mark.parametrize("genes", ["all", "hvg"])
+def test_the_expressed_panel_is_the_dense_log_matrix(cohort: Cohort, genes: str) -> None:
+    encoder = ExpressedPanel(genes=genes, n_genes=15).fit(cohort, TRAIN)
+    ids, values, mask = everything(encoder, cohort)
+    expected = dense(encoder, cohort)
+    rebuilt = np.zeros_like(expected)
+    cells = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
+    rebuilt[cells[mask], ids[mask]] = values[mask]
+    np.testing.assert_array_equal(rebuilt, expected)
+    assert (values[mask] > 0).all()
+    assert mask.sum() == (expected > 0).sum()
+    assert (values[~mask] == 0).all()
+    assert (ids[~mask] == 0).all()
+
+
+def test_the_panel_is_of_the_size_asked_for_and_in_the_order_of_the_file(cohort: Cohort) -> None:
+    names = ExpressedPanel(genes="hvg", n_genes=15).fit(cohort, TRAIN).gene_names
+    assert len(names) == 15
+    assert names == [name for name in cohort.genes["name"] if name in names]
+    everyone = ExpressedPanel(genes="all").fit(cohort, TRAIN).gene_names
+    assert everyone == cohort.genes["name"].tolist()[:-1]
+
+
+def test_the_files_own_panel_is_taken(cohort: Cohort) -> None:
+    chosen = cohort.genes["name"].isin(["GENE3", "GENE7"])
+    marked = replace(cohort, genes=cohort.genes.assign(highly_variable=chosen))
+    assert ExpressedPanel(genes="provided").fit(marked, TRAIN).gene_names == ["GENE3", "GENE7"]
+    with pytest.raises(UserError, match="no 'highly_variable' column"):
+        ExpressedPanel(genes="provided").fit(cohort, TRAIN)
+
+
+def changed_elsewhere(cohort: Cohort) -> Cohort:
+    """The same cohort with other counts in every nucleus of other than training donors."""
+    counts, others = builders.counts(cohort), cohort.rows_of(OTHERS)
+    counts[others] = np.random.default_rng(1).poisson(30, (len(others), counts.shape[1]))
+    return builders.exchanged(cohort, counts)
+
+
+@every_panel
+@pytest.mark.parametrize("genes", ["all", "hvg"])
+def test_donors_outside_training_change_nothing(cohort: Cohort, panel: Panel, genes: str) -> None:
+    first, second = (
+        panel(genes=genes, n_genes=15).fit(c, TRAIN) for c in (cohort, changed_elsewhere(cohort))
+    )
+    assert first.gene_names == second.gene_names
+    assert first.state().keys() == second.state().keys()
+    for name, learned in first.state().items():
+        assert torch.equal(learned, second.state()[name])
+    for one, other in zip(everything(first, cohort), everything(second, cohort), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_training_donors_do_change_the_panel(cohort: Cohort) -> None:
+    first, second = (StandardisedPanel(n_genes=15).fit(cohort, donors) for donors in (TRAIN, OTHERS))
+    assert first.gene_names != second.gene_names
+
+
+def scanpys_choice(log_values: np.ndarray, n_genes: int) -> np.ndarray:
+    """The genes that scanpy marks, from log values in double precision."""
+    nuclei = ad.AnnData(sp.csr_matrix(log_values))
+    found = sc.pp.highly_variable_genes(nuclei, n_top_genes=n_genes, flavor="seurat", inplace=False)
+    return found["highly_variable"].to_numpy(bool)
+
+
+def per_10_000(seed: int, n_genes: int = 200) -> np.ndarray:
+    """Normalised values of 150 nuclei: a few genes far above the rest, so that some are alone in a bin."""
+    rng = np.random.default_rng(seed)
+    mean = np.exp(rng.normal(-1, 1.5, n_genes))
+    mean[:3] *= [300, 3000, 40_000]
+    counts = rng.poisson(mean * rng.gamma(rng.uniform(0.3, 3, n_genes), 1, (150, n_genes)))
+    return counts / counts.sum(axis=1, keepdims=True) * 1e4
+
+
+@pytest.mark.parametrize("n_genes", [1, 10, 60, 150])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("flat", ["none", "constant", "silent", "both"])
+def test_the_most_dispersed_genes_are_scanpys(seed: int, n_genes: int, flat: str) -> None:
+    values = per_10_000(seed)
+    if flat in ("constant", "both"):
+        values[:, 10:12] = [1.0, 8.0]  # of which scanpy's variance is exactly 0; rounding leaves others some
+    if flat in ("silent", "both"):
+        values[:, 20:24] = 0
+    mean, variance = values.mean(axis=0), values.var(axis=0, ddof=1)
+    bins = pd.cut(np.log1p(mean), 20).value_counts()
+    assert (bins == 1).any()
+    chosen = most_dispersed(mean, variance, n_genes)
+    np.testing.assert_array_equal(chosen, scanpys_choice(np.log1p(values), n_genes))
+    assert chosen.sum() >= n_genes
+    assert not chosen[variance == 0].any()
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Enough genes that few bins hold two: those are as far from their mean as each other."""
+    return builders.cohort(builders.atlas(5, 4, genes=300), tmp_path_factory.mktemp("wide"))
+
+
+@pytest.mark.parametrize("content", ["counts", "log"])
+@pytest.mark.parametrize("n_genes", [20, 100, 250])
+def test_the_panel_is_scanpys_on_the_training_nuclei(wide: Cohort, n_genes: int, content: str) -> None:
+    counts = builders.counts(wide).astype(np.float64)
+    counts[wide.rows_of(TRAIN), 7] = 0
+    logged = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    if content == "log":
+        logged = logged.astype(np.float32).astype(np.float64)
+    cohort = builders.exchanged(wide, counts if content == "counts" else logged, content)
+    mine = logged[wide.rows_of(TRAIN)]
+    expressed = mine.any(axis=0)
+    expected = wide.genes["name"].to_numpy()[expressed][scanpys_choice(mine[:, expressed], n_genes)]
+    assert expressed.sum() == 299
+    assert choose_genes(cohort, TRAIN, "hvg", n_genes, "seurat") == expected.tolist()
+
+
+@every_panel
+def test_a_restored_encoder_reads_as_the_fitted_one(cohort: Cohort, panel: Panel) -> None:
+    fitted = panel(n_genes=15).fit(cohort, TRAIN)
+    restored = panel(n_genes=15).restore(fitted.gene_names, fitted.state())
+    for one, other in zip(everything(fitted, cohort), everything(restored, cohort), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_file_without_a_gene_of_the_panel_is_refused(cohort: Cohort) -> None:
+    fitted = ExpressedPanel(genes="all").fit(cohort, TRAIN)
+    other = replace(cohort, genes=cohort.genes.replace({"name": {"GENE4": "OTHER"}}))
+    with pytest.raises(UserError, match="1 genes of the panel are not in this file: GENE4"):
+        fitted.tokens(other)
+
+
+def test_gathered_cells_are_padded_with_zeros() -> None:
+    tokens = Tokens(
+        torch.tensor([0, 2, 2, 5]),
+        torch.tensor([4, 7, 1, 2, 3], dtype=torch.int32),
+        torch.tensor([0.4, 0.7, 0.1, 0.2, 0.3]),
+    )
+    ids, values, mask = tokens.gather(torch.tensor([2, 1, 0]), 3)
+    assert ids.tolist() == [[1, 2, 3], [0, 0, 0], [4, 7, 0]]
+    torch.testing.assert_close(values, torch.tensor([[0.1, 0.2, 0.3], [0, 0, 0], [0.4, 0.7, 0]]))
+    assert mask.tolist() == [[True] * 3, [False] * 3, [True, True, False]]
+
+
+def test_a_dense_batch_is_the_same_by_a_compiled_loop_and_by_tensor_operations(cohort: Cohort) -> None:
+    tokens, rows = ExpressedPanel(n_genes=15).fit(cohort, TRAIN).tokens(cohort), torch.tensor([7, 0, 40])
+    background = torch.linspace(-1, 1, 15)
+    wanted = background.repeat(3, 1)
+    for i, row in enumerate(rows.tolist()):
+        cell = slice(tokens.offsets[row], tokens.offsets[row + 1])
+        wanted[i, tokens.gene_ids[cell].long()] = tokens.values[cell]
+    longest = int(tokens.offsets.diff()[rows].max())
+    assert torch.equal(tokens.dense(rows, longest, background), wanted)
+    assert torch.equal(tokens._scattered(rows, longest, background), wanted)
+
+
+@pytest.mark.parametrize(("free", "home"), [(399, "cpu"), (400, "cuda")])
+def test_cells_stay_on_the_gpu_if_they_take_at_most_half_of_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, free: int, home: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1000))
+    with caplog.at_level(logging.INFO):
+        assert _home(200, torch.device("cuda")).type == home
+    assert ("too large for cuda" in caplog.text) == (home == "cpu")
+
+
+@pytest.fixture(scope="module")
+def loader(cohort: Cohort) -> Callable[..., Loader]:
+    encoder = ExpressedPanel(n_genes=15).fit(cohort, TRAIN)
+    tokens, label = encoder.tokens(cohort), cohort.cells["label"].to_numpy()
+    metadata, donor = np.arange(2.0 * len(label)).reshape(-1, 2), cohort.cells["donor"].to_numpy(str)
+
+    def make(rank: int = 0, of: int = 1) -> Loader:
+        return Loader(encoder, tokens, metadata, label, donor, CPU, Share(rank, of))
+
+    return make
+
+
+def cells_of(batches: list[Batch]) -> list[list[int]]:
+    return [batch.index.tolist() for batch in batches]
+
+
+def test_a_batch_holds_what_belongs_to_its_cells(cohort: Cohort, loader: Callable[..., Loader]) -> None:
+    rows = np.arange(20, 60)
+    (batch, *_) = loader().shuffled(rows, 8, seed=0, epoch=0)
+    index = batch.index.numpy()
+    assert set(index) <= set(rows)
+    assert batch.label.tolist() == cohort.cells["label"].to_numpy()[index].tolist()
+    assert batch.metadata.tolist() == [[2.0 * i, 2.0 * i + 1] for i in index]
+    assert [part.dtype for part in batch] == [
+        torch.int64,
+        torch.float32,
+        torch.bool,
+        torch.float32,
+        torch.float32,
+        torch.int64,
+    ]
+    assert batch.mask.sum(dim=1).max() == batch.mask.shape[1]
+
+
+def many_lengths(padded: bool) -> tuple[Loader, np.ndarray]:
+    """20,000 cells whose lengths vary as those of real nuclei do, and these lengths."""
+    length = np.random.default_rng(0).lognormal(5.7, 0.3, 20_000).astype(int)
+    offsets = np.concatenate([[0], np.cumsum(length)])
+    encoder = ExpressedPanel() if padded else StandardisedPanel()
+    # Only lengths matter here: every cell reads the same few values.
+    tokens = Tokens(torch.from_numpy(offsets), torch.zeros(1), torch.zeros(1))
+    nothing = np.zeros((len(length), 0))
+    return Loader(encoder, tokens, nothing, length * 0, length.astype(str), CPU, Share()), length
+
+
+def lengths_of_batches(padded: bool, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    loader, length = many_lengths(padded)
+    monkeypatch.setattr(loader, "_take", lambda rows, epoch: length[rows.numpy()])
+    return list(loader.shuffled(np.arange(len(length)), 32, 0, 1))  # type: ignore[arg-type]
+
+
+def test_padding_is_at_most_two_percent_where_batches_are_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = lengths_of_batches(True, monkeypatch)
+    needed, made = sum(b.sum() for b in batches), sum(b.max() * len(b) for b in batches)
+    assert made / needed <= 1.02
+    mixed = lengths_of_batches(False, monkeypatch)
+    assert sum(b.max() * len(b) for b in mixed) / sum(b.sum() for b in mixed) > 1.5
+
+
+def test_long_and_short_batches_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    means = [batch.mean() for batch in lengths_of_batches(True, monkeypatch)]
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.2
+
+
+def test_the_order_is_a_function_of_seed_and_epoch(loader: Callable[..., Loader]) -> None:
+    rows = np.arange(5, 70)
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        return cells_of(list(loader().shuffled(rows, 16, seed, epoch)))
+
+    assert order(0, 1) == order(0, 1)
+    orders = [order(seed, epoch) for seed in range(3) for epoch in range(3)]
+    assert all(one != other for i, one in enumerate(orders) for other in orders[:i])
+
+
+def test_the_global_random_state_is_neither_used_nor_changed(loader: Callable[..., Loader]) -> None:
+    torch.manual_seed(1)
+    first = cells_of(list(loader().shuffled(np.arange(64), 16, 0, 0)))
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.rand(1) == drawn
+    torch.manual_seed(2)
+    assert cells_of(list(loader().shuffled(np.arange(64), 16, 0, 0))) == first
+
+
+def test_an_epoch_shows_no_cell_twice_and_leaves_out_less_than_a_batch(loader: Callable[..., Loader]) -> None:
+    rows = np.arange(3, 73)
+    batches = cells_of(list(loader().shuffled(rows, 16, 0, 0)))
+    seen = [cell for batch in batches for cell in batch]
+    assert [len(batch) for batch in batches] == [16] * 4 == [16] * loader().n_batches(rows, 16)
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= set(rows.tolist())
+
+
+@pytest.mark.parametrize("of", [2, 4])
+def test_shares_together_see_exactly_the_batches_of_one(loader: Callable[..., Loader], of: int) -> None:
+    rows = np.arange(70)
+    alone = cells_of(list(loader().shuffled(rows, 16, 3, 2)))
+    shares = [cells_of(list(loader(rank, of).shuffled(rows, 16, 3, 2))) for rank in range(of)]
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert sorted(whole) == sorted(cell for part in parts for cell in part)
+        assert {len(part) for part in parts} == {16 // of}
+
+
+def test_by_donor_covers_each_row_once_and_mixes_no_donors(
+    cohort: Cohort, loader: Callable[..., Loader]
+) -> None:
+    rows = np.arange(7, 100)
+    batches = cells_of(list(loader().by_donor(rows, 5)))
+    assert sorted(cell for batch in batches for cell in batch) == rows.tolist()
+    donor = cohort.cells["donor"].to_numpy()
+    assert all(len(set(donor[batch])) == 1 for batch in batches)
+    assert max(len(batch) for batch in batches) == 5
+
+
+def test_shares_by_donor_take_as_many_each_and_repeat_only_the_last_cell(
+    cohort: Cohort, loader: Callable[..., Loader]
+) -> None:
+    rows = np.arange(7, 100)
+    alone = cells_of(list(loader().by_donor(rows, 5)))
+    shares = [cells_of(list(loader(rank, 2).by_donor(rows, 5))) for rank in range(2)]
+    for whole, first, second in zip(alone, *shares, strict=True):
+        assert len(first) == len(second)
+        together = [cell for pair in zip(first, second, strict=True) for cell in pair]
+        assert together == whole + whole[-1:] * (len(whole) % 2)
+
+
+def test_a_nucleus_without_a_gene_of_the_panel_is_an_empty_set(cohort: Cohort) -> None:
+    counts = builders.counts(cohort)
+    counts[0, :30] = 0
+    bare = builders.exchanged(cohort, counts)
+    panel = [f"GENE{i}" for i in range(10)]
+    encoder = ExpressedPanel().restore(panel, {})
+    label, donor = bare.cells["label"].to_numpy(), bare.cells["donor"].to_numpy(str)
+    metadata = np.zeros((len(label), 0))
+    loader = Loader(encoder, encoder.tokens(bare), metadata, label, donor, CPU, Share())
+    (batch,) = loader.by_donor(np.array([0]), 4)
+    assert batch.mask.tolist() == [[False]]
+    assert batch.metadata.shape == (1, 0)

@@ -1,0 +1,224 @@
+"""The backbone without padding: packing changes nothing, and each way of fine-tuning trains what it says."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from oligo_ad.errors import UserError
+from oligo_ad.inputs.batch import Batch
+from oligo_ad.models import blocks
+from oligo_ad.models.blocks import NEVER, Packed, attend_with_mask, has_varlen_kernel
+from oligo_ad.models.mlp import MLP
+from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.scgpt.network import ScGPT
+from oligo_ad.training.fit import parameter_groups
+from oligo_ad.training.predict import attention_kernels
+from tests.builders import answer, assert_says
+
+N_IDS = 50
+SETTINGS = {"width": 16, "heads": 4, "layers": 3, "feedforward": 24, "dropout": 0.2, "n_bins": 51}
+
+
+def network(**how: Any) -> ScGPT:
+    torch.manual_seed(0)
+    return ScGPT(N_IDS, Foundation(tuple(map(str, range(N_IDS))), SETTINGS), **how)
+
+
+def cells(lengths: list[int], dtype: torch.dtype = torch.float64) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    shape = (len(lengths), max(lengths))
+    mask = torch.arange(shape[1]) < torch.tensor(lengths)[:, None]
+    ids, values = (torch.randint(N_IDS, shape, generator=generator) for _ in range(2))
+    nothing = torch.zeros(len(lengths))
+    return Batch(ids, values.to(dtype), mask, nothing[:, None][:, :0], nothing, nothing.long())
+
+
+def padded(model: ScGPT, batch: Batch) -> Tensor:
+    """The same network over padded cells, with a mask."""
+    token = model.encoder(batch.gene_ids) + model.value_encoder(batch.values)
+    bias = torch.zeros_like(batch.values).masked_fill(~batch.mask, NEVER)
+    for block in model.transformer_encoder["layers"]:  # type: ignore[union-attr]
+        token = block(token, lambda q, k, v, dropout: attend_with_mask(bias, q, k, v, dropout))
+    first: Tensor = token[:, 0]
+    return first
+
+
+def answer_and_gradients(model: nn.Module, compute: Callable[[], Tensor]) -> list[Tensor]:
+    model.zero_grad()
+    found = compute()
+    found.square().sum().backward()
+    return [found.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [1, 9, 4, 30], [1], [1, 1]])
+def test_packing_cells_changes_neither_output_nor_gradient(lengths: list[int]) -> None:
+    model, batch = network(dropout=0.0).double(), cells(lengths)
+    wanted = answer_and_gradients(model, lambda: padded(model, batch))
+    found = answer_and_gradients(model, lambda: model(batch))
+    assert len(found) == 1 + len(list(model.parameters()))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+
+
+def test_what_stands_in_the_padding_does_not_matter() -> None:
+    model, batch = network(dropout=0.0).double(), cells([3, 8])
+    other = batch._replace(values=batch.values.masked_fill(~batch.mask, torch.nan))
+    assert model(batch).equal(model(other))
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [1, 9, 4, 30], [1], [1, 1]])
+def test_the_kernel_of_gpus_is_asked_for_the_same(
+    lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_its_documentation(
+        q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int
+    ) -> Tensor:
+        """Tensors [tokens, H, E]; sequence i has tokens cu[i] to cu[i + 1]."""
+        assert cu_q.dtype == cu_k.dtype == torch.int32
+        assert max_q == cu_q.diff().max()
+        assert max_k == cu_k.diff().max()
+        spans = zip(pairwise(cu_q.tolist()), pairwise(cu_k.tolist()), strict=True)
+        parts = [
+            torch.softmax(torch.einsum("qhe,khe->hqk", q[a:b], k[c:d]) / q.shape[-1] ** 0.5, -1)
+            @ v[c:d].transpose(0, 1)
+            for (a, b), (c, d) in spans
+        ]
+        return torch.cat(parts, 1).transpose(0, 1)
+
+    model, batch = network(dropout=0.0).double(), cells(lengths)
+    wanted = model(batch)
+    monkeypatch.setattr(blocks, "has_varlen_kernel", lambda q: True)
+    monkeypatch.setattr(blocks, "varlen_attn", by_its_documentation)
+    torch.testing.assert_close(model(batch), wanted, rtol=0, atol=1e-10)
+
+
+def test_the_kernel_of_gpus_is_not_asked_for_on_a_cpu() -> None:
+    assert not has_varlen_kernel(torch.zeros(1, dtype=torch.bfloat16))
+
+
+def test_a_cell_sees_its_own_tokens_only() -> None:
+    model, batch = network(dropout=0.0).double(), cells([3, 8, 5])
+    other = batch.values.clone()
+    other[1] += 7
+    before, after = model(batch), model(batch._replace(values=other))
+    assert before[0].equal(after[0])
+    assert before[2].equal(after[2])
+    assert not before[1].allclose(after[1])
+
+
+def test_attention_dropout_works_and_costs_the_flash_kernel() -> None:
+    batch = cells([3, 8], torch.float32)
+    assert attention_kernels(network(), batch) == ["flash_attention_for_cpu"]
+    assert attention_kernels(network(attention_dropout=0.5), batch) == ["math"]
+
+
+def test_dropout_is_that_of_pretraining_unless_given() -> None:
+    rates = {m.p for m in network().modules() if isinstance(m, nn.Dropout)}
+    assert rates == {SETTINGS["dropout"]}
+    assert {m.p for m in network(dropout=0.05).modules() if isinstance(m, nn.Dropout)} == {0.05}
+
+
+def test_gradient_checkpointing_computes_the_same() -> None:
+    plain, saving = network(dropout=0.0).double(), network(dropout=0.0, gradient_checkpointing=True).double()
+    batch = cells([3, 8])
+    wanted = answer_and_gradients(plain, lambda: plain.train()(batch))
+    found = answer_and_gradients(saving, lambda: saving.train()(batch))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "trained"),
+    [(None, {"encoder", "value_encoder", 0, 1, 2}), (0, {0, 1, 2}), (2, {2}), (3, set())],
+)
+def test_frozen_layers_keep_their_weights(frozen: int | None, trained: set[str | int]) -> None:
+    model = network(frozen_layers=frozen)
+    found: set[str | int] = set()
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        if parameter.requires_grad:
+            found.add(int(parts[2]) if parts[0] == "transformer_encoder" else parts[0])
+    assert found == trained
+
+
+def test_more_frozen_layers_than_there_are_are_refused() -> None:
+    message = answer(lambda: network(frozen_layers=4))
+    assert_says(message, "frozen_layers=4", "3 layers")
+
+
+def test_low_rank_adaptation_starts_as_the_pretrained_model() -> None:
+    batch = cells([3, 8], torch.float32)
+    torch.testing.assert_close(network(lora_rank=2).eval()(batch), network().eval()(batch))
+
+
+def test_low_rank_adaptation_trains_two_thin_matrices_for_each_weight_of_attention() -> None:
+    model = network(lora_rank=2).double()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trained) == SETTINGS["layers"] * 2 * 2
+    assert all(name.endswith((".up", ".down")) for name in trained)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(2):  # at first only `up` moves: `down` is multiplied by it
+        optimizer.zero_grad()
+        model(cells([3, 8])).sum(0)[0].backward()
+        optimizer.step()
+    moved = {name for name, p in model.named_parameters() if not p.equal(before[name])}
+    assert moved == trained
+    weight = model.transformer_encoder["layers"][0].self_attn.in_proj_weight  # type: ignore[index, union-attr]
+    original = before["transformer_encoder.layers.0.self_attn.parametrizations.in_proj_weight.original"]
+    assert torch.linalg.matrix_rank(weight - original) == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"lora_rank": 2, "frozen_layers": 1}, ("lora_rank", "frozen_layers")),
+        ({"lora_rank": 99}, ("lora_rank=99", "16")),
+    ],
+)
+def test_contradicting_ways_of_fine_tuning_are_refused(how: dict[str, int], words: tuple[str, ...]) -> None:
+    assert_says(answer(lambda: network(**how)), *words)
+
+
+class Classifier(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.head = network, nn.Linear(16, 1)
+
+
+def test_each_layer_learns_more_slowly_than_the_one_above_it() -> None:
+    model = Classifier(network())
+    groups = parameter_groups(model, lr=1.0, decay=0.5)
+    rate = {p: group["lr"] for group in groups for p in group["params"]}
+    assert rate.keys() == set(model.parameters())
+    rates = {name: rate[p] for name, p in model.named_parameters()}
+    assert groups[0]["lr"] == rates["head.weight"] == 1.0
+    layers = [rates[f"network.transformer_encoder.layers.{n}.linear1.weight"] for n in (2, 1, 0)]
+    assert layers == [0.5, 0.25, 0.125]
+    assert rates["network.encoder.embedding.weight"] == rates["network.value_encoder.norm.bias"] == 0.0625
+
+
+def test_without_a_decay_every_layer_learns_at_the_full_rate_and_frozen_ones_not_at_all() -> None:
+    model = Classifier(network(frozen_layers=1))
+    groups = parameter_groups(model, lr=0.1, decay=1.0)
+    assert {group["lr"] for group in groups} == {0.1}
+    assert {p for group in groups for p in group["params"]} == {
+        p for p in model.parameters() if p.requires_grad
+    }
+
+
+def test_a_decay_is_refused_for_a_network_without_layers_of_its_own() -> None:
+    with pytest.raises(UserError, match=r"fit\.layer_decay=0\.5"):
+        parameter_groups(Classifier(MLP(4, hidden=(16,))), lr=0.1, decay=0.5)
+
+
+def test_packed_attention_of_one_query_a_cell_is_its_first_of_all() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, 12, 8, dtype=torch.float64)
+    packed = Packed([4, 1, 7], torch.device("cpu"))
+    every = packed(q, k, v, 0.0)
+    first = packed(q[:, :, packed.starts], k, v, 0.0)
+    torch.testing.assert_close(first, every[:, :, packed.starts])
+    assert packed.starts.tolist() == [0, 4, 5]

@@ -1,0 +1,131 @@
+"""Each alarm rings on a result made for it, and a good result rings none."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from oligo_ad.data.cohort import Cohort
+from oligo_ad.data.split import Fold, make_folds
+from oligo_ad.results.alarms import alarms
+from oligo_ad.results.evaluation import FoldPrediction, Outcome, evaluate
+from tests import builders
+
+SPLIT = builders.configuration("split=cv", "split.folds=3").split
+EVALUATION = builders.configuration().evaluation
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """24 positive and 9 negative donors of ten nuclei, which differ in nothing."""
+    adata = builders.atlas(24, 9, nuclei=20, genes=5)
+    return builders.cohort(adata, tmp_path_factory.mktemp("alarms"))
+
+
+def weak_signal(label: np.ndarray, shift: float) -> np.ndarray:
+    """Probabilities of nuclei that lean to their label, the more the larger `shift`."""
+    logit = shift * (2 * label - 1) + np.random.default_rng(0).normal(0, 1, len(label))
+    return 1 / (1 + np.exp(-logit))
+
+
+def result(
+    cohort: Cohort,
+    test: np.ndarray,
+    train: np.ndarray | None = None,
+    threshold: float = 0.5,
+    baseline: np.ndarray | None = None,
+    folds: list[Fold] | None = None,
+    label_derived: tuple[str, ...] = (),
+) -> Outcome:
+    """The outcome of a model that gives these probabilities to all nuclei of the cohort.
+
+    `baseline` [donors]: what a baseline gives to the donors, in the order of the cohort.
+    """
+    folds = folds or make_folds(cohort.donors["label"], SPLIT)
+    train = test if train is None else train
+    predictions = []
+    for fold in folds:
+        rows, known = cohort.rows_of(fold.test), cohort.rows_of(fold.train)
+        predictions.append(FoldPrediction(fold, threshold, rows, test[rows], known, train[known]))
+    scored = pd.Series(
+        np.full(len(cohort.donors), 0.5) if baseline is None else baseline, cohort.donors.index
+    )
+    tables = [
+        pd.DataFrame({"fold": fold.number, "donor": fold.test, "rival": scored[list(fold.test)].to_numpy()})
+        for fold in folds
+    ]
+    return evaluate(cohort, predictions, pd.concat(tables), EVALUATION, 0, label_derived)
+
+
+def good(cohort: Cohort) -> np.ndarray:
+    return weak_signal(cohort.cells["label"].to_numpy(), 1.0)
+
+
+def test_a_good_result_rings_no_alarm(cohort: Cohort) -> None:
+    outcome = result(cohort, good(cohort))
+    assert alarms(outcome) == []
+    assert outcome.headline > 0.9
+    assert outcome.best_baseline == "rival"
+    assert outcome.gain == pytest.approx(outcome.headline - 0.5)
+
+
+def meaningless(cohort: Cohort) -> np.ndarray:
+    return np.random.default_rng(4).random(len(cohort.cells))
+
+
+def remembers(cohort: Cohort) -> Outcome:
+    return result(cohort, meaningless(cohort), train=weak_signal(cohort.cells["label"].to_numpy(), 3.0))
+
+
+def contradicts(cohort: Cohort) -> Outcome:
+    """Most pairs of donors are in the right order, but only three negatives pass the threshold."""
+    label = cohort.donors["label"]
+    score = label.map({1: 0.4, 0: 0.1})
+    score[label.index[label == 0][:3]] = 0.9
+    return result(cohort, score[cohort.cells["donor"]].to_numpy())
+
+
+def few_donors(cohort: Cohort) -> Outcome:
+    (fold,) = make_folds(cohort.donors["label"], replace(SPLIT, kind="holdout", test_fraction=0.4))
+    return result(cohort, good(cohort), folds=[fold])
+
+
+CONSTRUCTED: dict[str, tuple[Callable[[Cohort], Outcome], str]] = {
+    "label-derived metadata": (
+        lambda c: result(c, good(c), label_derived=("Braak",)),
+        "give the label away were used: Braak",
+    ),
+    "all nuclei called 1": (lambda c: result(c, good(c), threshold=0.0), "All test nuclei are called 1"),
+    "all nuclei called 0": (lambda c: result(c, good(c), threshold=1.0), "All test nuclei are called 0"),
+    "all donors called 1": (lambda c: result(c, good(c), threshold=0.1), "All test donors are called 1"),
+    "all donors called 0": (lambda c: result(c, good(c), threshold=0.9), "All test donors are called 0"),
+    "no better than the commoner class": (
+        lambda c: result(c, good(c), threshold=0.9),
+        "not above that of always naming the commoner class",
+    ),
+    "contradiction": (contradicts, "contradict each other"),
+    "train far above test": (remembers, "remembers its donors"),
+    "chance": (
+        lambda c: result(c, meaningless(c)),
+        "The interval of the donor AUROC includes 0.5",
+    ),
+    "few donors": (few_donors, "one donor moves every number"),
+    "a baseline does better": (
+        lambda c: result(c, good(c), baseline=c.donors["label"].to_numpy(float)),
+        "The baseline 'rival' does as well or better",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONSTRUCTED)
+def test_an_alarm_rings_where_it_should(cohort: Cohort, case: str) -> None:
+    construct, said = CONSTRUCTED[case]
+    assert [alarm for alarm in alarms(construct(cohort)) if said in alarm]
+
+
+def test_the_gravest_alarm_comes_first(cohort: Cohort) -> None:
+    first, *others = alarms(replace(few_donors(cohort), label_derived=("Braak",)))
+    assert first.startswith("Metadata columns that give the label away")
+    assert others

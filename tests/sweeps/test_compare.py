@@ -1,0 +1,175 @@
+"""Runs side by side: differences are paired, luck is called luck, and nothing is hidden."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from oligo_ad import compare
+from oligo_ad.sweeps import comparison, leaderboard
+from oligo_ad.sweeps.comparison import Leaderboard, choosing_noise, find_runs, result_of
+from tests.builders import answer, assert_says
+
+LABEL = np.repeat([1, 0], [30, 12])
+
+
+def run_folder(folder: Path, score: np.ndarray, *overrides: str, fold: int = 1, **changed: Any) -> Path:
+    """What a run leaves for a comparison: one fold, a score for each of 42 donors."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra/overrides.yaml").write_text(json.dumps(list(overrides)))
+    donors = pd.DataFrame({"fold": fold, "donor": [f"D{i:02d}" for i in range(42)], "label": LABEL})
+    donors.assign(threshold=0.5, model=score, pseudobulk=np.linspace(0, 1, 42)).to_csv(folder / "donors.csv")
+    auroc = roc_auc_score(LABEL, score)
+    metrics = {
+        "headline": {
+            "value": auroc,
+            "interval": {"low": auroc - 0.1, "high": auroc + 0.1},
+            "best_baseline": "pseudobulk",
+            "gain": 0.05,
+            "gain_interval": {"low": -0.1, "high": 0.2},
+        },
+        "simulated": False,
+        "scored_on": "test donors",
+        "cells": {"model": {"mean_over_folds": {"auroc": 0.6}}},
+        "seconds": 12.0,
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics | changed))
+    return folder
+
+
+def scores(strength: float, seed: int) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.random.default_rng(seed).normal(strength * LABEL, 1)))
+
+
+def board(folder: Path) -> Leaderboard:
+    return comparison.compare(find_runs([folder]))
+
+
+def test_runs_stand_in_the_order_of_their_donor_auroc_with_what_tells_them_apart(tmp_path: Path) -> None:
+    for place, strength in enumerate((0.5, 3.0, 1.5)):
+        run_folder(tmp_path / str(place), scores(strength, 1), f"model=m{place}", "split=cv", "+fit.clip=2")
+    found = board(tmp_path)
+    assert found.differing == ["model"]
+    assert found.table["model"].tolist() == ["m1", "m2", "m0"]
+    assert found.table["donor AUROC"].is_monotonic_decreasing
+    assert found.n_failed == 0
+
+
+def test_the_difference_of_runs_is_that_of_the_same_resamples(tmp_path: Path) -> None:
+    """A run and its exact copy differ by nothing in every resample, though each alone is uncertain."""
+    run_folder(tmp_path / "0", scores(1.0, 1), "seed=0")
+    run_folder(tmp_path / "1", scores(1.0, 1) / 2, "seed=1")
+    run_folder(tmp_path / "2", scores(0.0, 5), "seed=2")
+    table = board(tmp_path).table.set_index("run")
+    assert np.isnan(table.loc["0", "to the best run"])
+    assert table.loc["1", [f"to the best run{end}" for end in ("", ", low", ", high")]].tolist() == [0, 0, 0]
+    worse = table.loc["2"]
+    gap = worse["donor AUROC"] - table.loc["0", "donor AUROC"]
+    assert worse["to the best run"] == pytest.approx(gap)
+    assert worse["to the best run, low"] < gap < worse["to the best run, high"]
+
+
+def test_runs_on_other_folds_are_set_beside_the_best_on_their_own(tmp_path: Path) -> None:
+    for place, (strength, fold) in enumerate(((3.0, 1), (1.0, 2), (0.5, 2))):
+        run_folder(tmp_path / str(place), scores(strength, 1), f"seed={place}", fold=fold)
+    found = board(tmp_path)
+    table = found.table.set_index("run")
+    assert table["to the best run"].isna().tolist() == [True, True, False]
+    assert any("2 different sets of folds" in warning for warning in found.warnings)
+
+
+def test_failed_pruned_and_unfinished_runs_are_listed_with_their_message(tmp_path: Path) -> None:
+    run_folder(tmp_path / "0", scores(1.0, 1), "seed=0")
+    for place, file, content in (
+        ("1", "failure.json", {"message": "the loss became <nan>"}),
+        ("2", "pruned.json", {}),
+        ("3", "run.log", {}),
+    ):
+        (tmp_path / place / ".hydra").mkdir(parents=True)
+        (tmp_path / place / ".hydra/overrides.yaml").write_text(f'["seed={place}"]')
+        (tmp_path / place / file).write_text(json.dumps(content))
+    found = board(tmp_path)
+    assert found.table["status"].tolist() == ["finished", "failed", "pruned", "did not end"]
+    assert found.table["failure"].tolist() == ["", "the loss became <nan>", "", ""]
+    assert found.n_failed == 2
+    leaderboard.write(found, tmp_path)
+    page = (tmp_path / "leaderboard.html").read_text()
+    assert_says(page, "the loss became &lt;nan&gt;", "did not end", "pruned")
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["failure"][1] == "the loss became <nan>"
+
+
+def test_a_lead_that_luck_explains_is_called_luck(tmp_path: Path) -> None:
+    for seed in range(12):
+        run_folder(tmp_path / str(seed), scores(0.5, seed), f"seed={seed}")
+    assert any("luck explains it" in warning for warning in board(tmp_path).warnings)
+
+
+def test_a_lead_beyond_luck_is_not(tmp_path: Path) -> None:
+    for seed in range(12):
+        strength = 6.0 if seed == 7 else 0.0
+        run_folder(tmp_path / str(seed), scores(strength, seed), f"seed={seed}")
+    found = board(tmp_path)
+    assert found.table["run"][0] == "7"
+    assert not any("luck explains it" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("n", [2, 10, 100])
+def test_the_noise_of_choosing_is_that_of_the_best_of_equal_runs(n: int) -> None:
+    """Runs of independent noise: the lead of their best over their median, at its 95th percentile."""
+    rng = np.random.default_rng(0)
+    found = choosing_noise(0.8 + 0.05 * rng.normal(size=(n, 4000)))
+    drawn = 0.05 * rng.normal(size=(n, 4000))
+    assert found == pytest.approx(np.percentile(drawn.max(0) - np.median(drawn, 0), 95), rel=0.06)
+
+
+def test_runs_that_do_the_same_leave_nothing_to_choose() -> None:
+    same = np.random.default_rng(0).normal(size=4000)
+    assert choosing_noise(np.tile(same, (10, 1))) == pytest.approx(0, abs=1e-12)
+
+
+def trial(folder: Path, seed: int, value: float, *overrides: str) -> Path:
+    changed = {"scored_on": "validation donors", "objective": {"name": "loss", "value": value}}
+    return run_folder(folder, scores(0.5, seed), *overrides, **changed)
+
+
+def test_trials_of_a_search_stand_in_the_order_of_what_it_maximised(tmp_path: Path) -> None:
+    for place, value in enumerate((-0.7, -0.5, -0.6)):
+        words = ("task=validate", f"sweep.trial={place}", f"fit.optimizer.lr=0.00{place + 1}")
+        trial(tmp_path / str(place), place, value, *words)
+    found = board(tmp_path)
+    assert found.table["run"].tolist() == ["1", "2", "0"]
+    assert found.differing == ["fit.optimizer.lr"]
+    assert found.table["validation loss"].tolist() == [0.5, 0.6, 0.7]
+    assert found.scored == "- validation loss"
+
+
+def test_what_a_search_chose_is_told_with_its_result_over_all_outer_folds(tmp_path: Path) -> None:
+    for fold in (1, 2):
+        run_folder(tmp_path / "best" / str(fold), scores(1.5, fold), fold=fold)
+    said = result_of(find_runs([tmp_path / "best"]))
+    auroc = np.mean([roc_auc_score(LABEL, scores(1.5, fold)) for fold in (1, 2)])
+    baseline = roc_auc_score(LABEL, np.linspace(0, 1, 42))
+    assert_says(said, "2 of 2 outer folds", f"{auroc:.3f} (", f"pseudobulk, {baseline:.3f}")
+    assert_says(said, f"{auroc - baseline:+.3f}")
+
+
+def test_a_comparison_of_directories_needs_runs_in_them(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as told:
+        compare.main([str(tmp_path)])
+    assert_says(str(told.value), str(tmp_path), "no run")
+    assert_says(answer(find_runs, [tmp_path / "absent"]), "absent is no folder")
+
+
+def test_any_directories_are_compared_into_one_table(tmp_path: Path) -> None:
+    for day in ("monday", "tuesday"):
+        for place in range(5):
+            words = (f"fit.optimizer.lr=1e-{place + 1}", f"model={day}")
+            run_folder(tmp_path / day / str(place), scores(1.0, place), *words, simulated=True)
+    compare.main([str(tmp_path / "monday"), str(tmp_path / "tuesday"), "--out", str(tmp_path)])
+    page = (tmp_path / "leaderboard.html").read_text()
+    assert_says(page, "SIMULATED", "10 runs compared", 'alt="settings"', 'alt="importance"', "rerun=")
+    assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 10

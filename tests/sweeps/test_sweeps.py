@@ -1,0 +1,404 @@
+"""Sweeps: which trials there are, what becomes of them, that none runs twice, and that a search never
+looks at test donors before it has chosen."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from oligo_ad import tasks
+from oligo_ad.inputs.loader import Loader
+from oligo_ad.sweeps import search, sweep
+from oligo_ad.sweeps.search import STUDY, Pruned, watcher
+from oligo_ad.sweeps.trials import FAILURE, PRUNED, RESULT, Sweeping, Trial, fail
+from tests.builders import CONF, answer, assert_says, atlas, configuration, write
+
+SEARCHES = sorted(file.stem for file in (CONF / "sweep").glob("*.yaml") if file.stem != "none")
+Ending = Callable[[Path, dict[str, str]], None]
+
+
+class Launcher:
+    """Stands for Hydra's: makes each trial's directory and lets `ending` decide what becomes of it."""
+
+    def __init__(self, folder: Path, ending: Ending) -> None:
+        self.folder, self.ending = folder, ending
+        self.batches: list[list[dict[str, str]]] = []
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> None:
+        jobs = [dict(word.split("=", 1) for word in words) for words in job_overrides]
+        self.batches.append(jobs)
+        for job in jobs:
+            place = self.folder / job["hydra.sweep.subdir"]
+            assert not place.exists()
+            place.mkdir(parents=True)
+            self.ending(place, job)
+
+    @property
+    def jobs(self) -> list[dict[str, str]]:
+        return [job for batch in self.batches for job in batch]
+
+
+def finish(place: Path, job: dict[str, str], value: float = 0.0) -> None:
+    (place / RESULT).write_text(json.dumps({"objective": {"value": value}}))
+
+
+def sweeping(folder: Path, ending: Ending) -> tuple[Sweeping, Launcher]:
+    launcher = Launcher(folder, ending)
+    return Sweeping(launcher, folder), launcher  # type: ignore[arg-type]
+
+
+# Grids
+
+
+def test_a_grid_has_a_trial_for_every_combination_numbered_in_order() -> None:
+    context = SimpleNamespace(config_loader=None)
+    trials = sweep.grid(context, ["model=mlp,transformer", "seed=range(2)", "data.path='a b'"])  # type: ignore[arg-type]
+    assert [trial.place for trial in trials] == ["0", "1", "2", "3"]
+    assert [trial.words[:2] for trial in trials] == [
+        [f"model={model}", f"seed={seed}"] for model in ("mlp", "transformer") for seed in (0, 1)
+    ]
+    assert {trial.words[2] for trial in trials} == {"data.path='a b'"}
+
+
+def test_what_has_ended_is_not_run_again_and_what_was_interrupted_starts_anew(tmp_path: Path) -> None:
+    for place, mark in (("0", RESULT), ("1", FAILURE), ("2", PRUNED)):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / mark).write_text("{}")
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "run.log").write_text("left by a killed process")
+    ours, launcher = sweeping(tmp_path, finish)
+    ours.run([Trial(str(n), [f"seed={n}"]) for n in range(5)])
+    assert [job["hydra.sweep.subdir"] for job in launcher.jobs] == ["3", "4"]
+    assert not (tmp_path / "3" / "run.log").exists()
+    ours.run([Trial(str(n), [f"seed={n}"]) for n in range(5)])
+    assert len(launcher.batches) == 1
+
+
+def test_a_trial_whose_process_died_is_recorded_as_failed(tmp_path: Path) -> None:
+    ours, _ = sweeping(tmp_path, lambda place, job: None)
+    ours.run([Trial("0", ["seed=0"])])
+    assert_says(json.loads((tmp_path / "0" / FAILURE).read_text())["message"], "killed, or out of memory")
+
+
+def test_a_launcher_that_breaks_off_loses_the_trial_that_broke_it_only(tmp_path: Path) -> None:
+    def broken_by_the_second(place: Path, job: dict[str, str]) -> None:
+        if job["seed"] == "1":
+            raise RuntimeError("a worker was killed")
+        finish(place, job)
+
+    ours, launcher = sweeping(tmp_path, broken_by_the_second)
+    ours.run([Trial(str(n), [f"seed={n}"]) for n in range(4)])
+    assert [(tmp_path / str(n) / RESULT).exists() for n in range(4)] == [True, False, True, True]
+    assert_says((tmp_path / "1" / FAILURE).read_text(), "a worker was killed")
+    assert [len(batch) for batch in launcher.batches] == [4, 2]
+
+
+def test_a_launcher_that_starts_nothing_is_told_of(tmp_path: Path) -> None:
+    ours, _ = sweeping(tmp_path, finish)
+    ours._launcher = SimpleNamespace(launch=lambda *_, **__: 1 / 0)  # type: ignore[assignment]
+    assert_says(answer(ours.run, [Trial("0", ["seed=0"])]), "no trial could be started", "ZeroDivisionError")
+
+
+def sweep_config(folder: Path, resume: str | None = None) -> DictConfig:
+    hydra = {"sweep": {"dir": str(folder)}, "overrides": {"hydra": []}}
+    return OmegaConf.create({"sweep": {"resume": resume}, "hydra": hydra})
+
+
+def test_a_sweep_directory_holds_one_sweep(tmp_path: Path) -> None:
+    config = sweep_config(tmp_path)
+    assert sweep._directory(config, ["seed=1,2"]) == tmp_path
+    assert config.hydra.overrides.hydra == [f'hydra.sweep.dir="{tmp_path}"']
+    assert_says(answer(sweep._directory, sweep_config(tmp_path), ["seed=1,2"]), f"sweep.resume={tmp_path}")
+    again = sweep_config(Path("elsewhere"), resume=str(tmp_path))
+    assert sweep._directory(again, ["seed=1,2"]) == tmp_path
+    assert again.hydra.sweep.dir == str(tmp_path)
+
+
+def test_a_sweep_is_resumed_by_the_same_command_only(tmp_path: Path) -> None:
+    sweep._directory(sweep_config(tmp_path), ["seed=1,2", "model=mlp"])
+    other = sweep_config(tmp_path, resume=str(tmp_path))
+    said = answer(sweep._directory, other, ["seed=1,2,3", "model=mlp"])
+    assert_says(said, f"python run.py -m seed=1,2 model=mlp sweep.resume={tmp_path}")
+    assert_says(answer(sweep._directory, sweep_config(tmp_path, resume="nothing"), []), "there is no sweep")
+
+
+def test_ray_listens_on_this_machine_only_unless_it_is_told_of_a_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    ours = OmegaConf.create({"ray": {"init": {"address": None}, "remote": {}}})
+    sweep._keep_ray_local(ours)
+    assert ours.ray.init._node_ip_address == "127.0.0.1"
+    assert ours.ray.init.include_dashboard is False
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    theirs = OmegaConf.create({"ray": {"init": {"address": "auto"}}})
+    sweep._keep_ray_local(theirs)
+    assert theirs == {"ray": {"init": {"address": "auto"}}}
+    sweep._keep_ray_local(OmegaConf.create({"_target_": "basic"}))
+
+
+# Searches
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("choice(a,b)", CategoricalDistribution(["a", "b"])),
+        ("choice([1,2],[])", CategoricalDistribution(["[1,2]", "[]"])),
+        ("range(1,5)", IntDistribution(1, 4)),
+        ("range(10,31,10)", IntDistribution(10, 30, step=10)),
+        ("interval(0.1,0.5)", FloatDistribution(0.1, 0.5)),
+        ("int(interval(2,9))", IntDistribution(2, 9)),
+        ("tag(log, interval(1e-5, 1e-2))", FloatDistribution(1e-5, 1e-2, log=True)),
+    ],
+)
+def test_values_are_written_as_on_the_command_line(written: str, wanted: Any) -> None:
+    assert search._distribution(OverridesParser.create(), "seed", written) == wanted
+
+
+def test_what_cannot_be_searched_is_refused() -> None:
+    assert_says(answer(search._distribution, OverridesParser.create(), "seed", "3"), "sweep.space.seed=3")
+    said = answer(search._space, OmegaConf.create({}), ["model=mlp,transformer"])
+    assert_says(said, "model=mlp,transformer lists values")
+
+
+def test_a_field_given_on_the_command_line_is_not_searched() -> None:
+    space = search._space(OmegaConf.create({"seed": "range(3)", "fit.clip": "choice(1,2)"}), ["seed=1"])
+    assert list(space) == ["fit.clip"]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_is_over_fields_of_its_model(name: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", overrides=[f"model={name}", f"sweep={name}"])
+    space = search._space(composed.sweep.space, [])
+    assert set(space) == set(composed.sweep.space)
+    for field in space:
+        # None is what it raises for a field that is not there; some fields are null.
+        OmegaConf.select(composed, field, throw_on_missing=True)
+        parent, _, last = field.rpartition(".")
+        assert last in OmegaConf.select(composed, parent), field
+
+
+def settings(tmp_path: Path, **changed: Any) -> DictConfig:
+    space = {"fit.optimizer.lr": "tag(log, interval(1e-4, 1.0))", "fit.clip": "choice(1,2)"}
+    sweep_settings = {
+        "name": "test", "space": space, "trials": 6, "hours": None, "seeds": [0, 1], "objective": "loss",
+        "parallel": 1, "sampler": "tpe", "prune": True, "startup": 3, "resume": None,
+    }  # fmt: skip
+    split = {"kind": "holdout", "folds": 2, "repeats": 1, "file": None}
+    for key, value in changed.items():
+        (split if key in split else sweep_settings)[key] = value
+    return OmegaConf.create({"sweep": sweep_settings, "split": split})
+
+
+def best_near_a_hundredth(place: Path, job: dict[str, str]) -> None:
+    finish(place, job, value=-abs(float(job["fit.optimizer.lr"]) - 0.01))
+
+
+def test_the_best_on_validation_donors_is_tested_once_at_the_end(tmp_path: Path) -> None:
+    ours, launcher = sweeping(tmp_path, best_near_a_hundredth)
+    search.search(ours, settings(tmp_path), ["data=demo", "sweep=test", "sweep.trials=6"])
+    *trials, last = launcher.jobs
+    assert len(trials) == 6
+    assert all(job["task"] == "validate" and job["sweep.seeds"] == "[0,1]" for job in trials)
+    assert "task" not in last
+    assert not any(key.startswith("sweep") for key in last)
+    best = min(trials, key=lambda job: abs(float(job["fit.optimizer.lr"]) - 0.01))
+    for key in ("fit.optimizer.lr", "fit.clip"):
+        assert last[key] == best[key]
+    assert last["hydra.sweep.subdir"] == "best/1"
+
+
+def test_with_crossed_folds_each_outer_fold_has_a_search_of_its_own(tmp_path: Path) -> None:
+    ours, launcher = sweeping(tmp_path, best_near_a_hundredth)
+    search.search(ours, settings(tmp_path, kind="cv", trials=3), ["data=demo"])
+    assert [job["split.only"] for job in launcher.jobs] == ["1"] * 3 + ["2"] * 3 + ["1", "2"]
+    assert [job.get("task") for job in launcher.jobs] == ["validate"] * 6 + [None] * 2
+    places = [job["hydra.sweep.subdir"] for job in launcher.jobs]
+    assert places == [*(f"fold_{k}/{n}" for k in (1, 2) for n in range(3)), "best/1", "best/2"]
+
+
+def test_a_search_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    def die_at_the_third(place: Path, job: dict[str, str]) -> None:
+        if job.get("sweep.trial") == "2":
+            raise KeyboardInterrupt
+        best_near_a_hundredth(place, job)
+
+    ours, before = sweeping(tmp_path, die_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        search.search(ours, settings(tmp_path), ["data=demo"])
+    ours, after = sweeping(tmp_path, best_near_a_hundredth)
+    search.search(ours, settings(tmp_path), ["data=demo"])
+    assert [job.get("sweep.trial") for job in before.jobs] == ["0", "1", "2"]
+    assert [job.get("sweep.trial") for job in after.jobs] == ["2", "3", "4", "5", None]
+    assert after.jobs[0] == before.jobs[2]
+    ours, idle = sweeping(tmp_path, best_near_a_hundredth)
+    search.search(ours, settings(tmp_path), ["data=demo"])
+    assert idle.jobs == []
+
+
+def test_failed_and_pruned_trials_are_told_to_the_study_and_the_others_go_on(tmp_path: Path) -> None:
+    def some_fail(place: Path, job: dict[str, str]) -> None:
+        if job.get("sweep.trial") == "1":
+            fail(place, "the loss became nan")
+        elif job.get("sweep.trial") == "3":
+            (place / PRUNED).write_text("{}")
+        else:
+            best_near_a_hundredth(place, job)
+
+    ours, _ = sweeping(tmp_path, some_fail)
+    search.search(ours, settings(tmp_path), ["data=demo"])
+    study = optuna.load_study(storage=f"sqlite:///{tmp_path / STUDY}", study_name="fold_1")
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE", "PRUNED", "COMPLETE", "COMPLETE"]
+    assert (tmp_path / "best/1" / RESULT).exists()
+
+
+def test_nothing_is_tested_when_no_trial_finished(tmp_path: Path) -> None:
+    ours, launcher = sweeping(tmp_path, lambda place, job: fail(place, "out of memory"))
+    said = answer(search.search, ours, settings(tmp_path, trials=2), ["data=demo"])
+    assert_says(said, "no trial", "nothing can be chosen")
+    assert len(launcher.jobs) == 2
+
+
+def test_parallel_trials_are_launched_together_and_time_ends_a_search(tmp_path: Path) -> None:
+    ours, launcher = sweeping(tmp_path, best_near_a_hundredth)
+    search.search(ours, settings(tmp_path, parallel=4), ["data=demo"])
+    assert [len(batch) for batch in launcher.batches] == [4, 2, 1]
+    (tmp_path / "short").mkdir()
+    ours, _ = sweeping(tmp_path / "short", best_near_a_hundredth)
+    said = answer(search.search, ours, settings(tmp_path, hours=1e-9), ["data=demo"])
+    assert_says(said, "no trial")
+
+
+def test_a_trial_is_pruned_below_the_median_of_earlier_ones(tmp_path: Path) -> None:
+    config = configuration("data=sea_ad", f"sweep.study={tmp_path / STUDY}", "sweep.startup=2").sweep
+    study = search.open_study(tmp_path / STUDY, "fold_1", config)
+    for value in (0.8, 0.9, 0.2):
+        number = study.ask().number
+        watch = watcher(OmegaConf.create({**vars(config), "trial": number}), 1)  # type: ignore[arg-type]
+        watch(1, value)
+        if value == 0.2:
+            with pytest.raises(Pruned) as pruned:
+                watch(2, value)
+            assert pruned.value.value == 0.2
+        else:
+            watch(2, value)
+            study.tell(number, value)
+
+
+# Validation instead of test
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write(atlas(effect=0.5), tmp_path)
+
+
+def test_a_trial_predicts_no_test_donor_and_says_what_it_scored(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+    honest = Loader._take
+
+    def spy(self: Loader, rows: Any, epoch: int) -> Any:
+        seen.update(self._donor[rows.numpy()])
+        return honest(self, rows, epoch)
+
+    monkeypatch.setattr(Loader, "_take", spy)
+    shared = (f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", "split=cv", "split.folds=3")
+    config = configuration(*shared, "task=validate", "split.only=2", "sweep.seeds=[0,1]")
+    tasks.run(config, tmp_path / "run")
+    split = json.loads((tmp_path / "run/split.json").read_text())
+    assert [fold["number"] for fold in split["folds"]] == [2, 4]
+    test = {donor for fold in split["folds"] for donor in fold["test"]}
+    validation = {donor for fold in split["folds"] for donor in fold["validation"]}
+    assert test
+    assert not seen & test
+    assert set(pd.read_csv(tmp_path / "run/donors.csv")["donor"]) == validation
+    metrics = json.loads((tmp_path / "run" / RESULT).read_text())
+    assert metrics["scored_on"] == "validation donors"
+    assert metrics["verdict"].startswith("VALIDATION DONORS, NOT TEST DONORS")
+    losses = [fold["history"][fold["best_epoch"] - 1]["loss"] for fold in metrics["folds"]]
+    assert metrics["objective"]["value"] == pytest.approx(-sum(losses) / 2)
+    assert not (tmp_path / "run/model_fold_2.safetensors").exists()
+
+
+def test_one_fold_of_a_split_is_that_fold(path: Path, tmp_path: Path) -> None:
+    shared = (f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", "split=cv", "split.folds=3")
+    for name, words in (("all", ()), ("second", ("split.only=2",))):
+        tasks.run(configuration(*shared, "evaluation.baselines=false", *words), tmp_path / name)
+    every, second = (pd.read_parquet(tmp_path / name / "cells.parquet") for name in ("all", "second"))
+    own = every[every["fold"] == 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, second, check_exact=True)
+    said = answer(tasks.run, configuration(*shared, "split.only=9"), tmp_path / "none")
+    assert_says(said, "split.only=9", "1 to 3")
+
+
+# The command line
+
+
+def run_py(*words: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "run.py", *words],
+        cwd=CONF.parent,
+        env=os.environ | {"OLIGO_AD_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_sweep_from_the_command_line_ends_in_a_leaderboard_and_goes_on(
+    launcher: str, path: Path, tmp_path: Path
+) -> None:
+    small = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
+    few = ("fit.batch_size=16", "model.encoder.n_genes=30", "evaluation.bootstrap=100", "tracker=none")
+    words = ("-m", *small, *few, "fit.optimizer.lr=0.001,1e30", f"hydra/launcher={launcher}")
+    folder = tmp_path / "sweep"
+    first = run_py(*words, "fit.log_every=1", f"hydra.sweep.dir={folder}", cache=tmp_path / "cache")
+    assert first.returncode == 1, first.stderr
+    assert_says(first.stderr, "1 trials have no result", f"sweep.resume={folder}")
+    table = pd.read_csv(folder / "leaderboard.csv")
+    assert table["status"].tolist() == ["finished", "failed"]
+    assert_says(table["failure"][1], "the loss became")
+    assert "the loss became" in (folder / "leaderboard.html").read_text()
+    before = (folder / "0" / RESULT).stat().st_mtime_ns
+    (folder / "1" / FAILURE).unlink()
+    again = run_py(*words, "fit.log_every=1", f"sweep.resume={folder}", cache=tmp_path / "cache")
+    assert again.returncode == 1
+    assert (folder / "0" / RESULT).stat().st_mtime_ns == before
+    assert (folder / "1" / FAILURE).exists()
+
+
+@pytest.mark.slow
+def test_a_run_is_repeated_from_its_directory(path: Path, tmp_path: Path) -> None:
+    words = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
+    few = ("fit.batch_size=16", "model.encoder.n_genes=30", "evaluation.bootstrap=100", "seed=5")
+    once = run_py(*words, *few, f"hydra.run.dir={tmp_path / 'once'}", cache=tmp_path / "cache")
+    assert once.returncode == 0, once.stderr
+    twice = run_py(f"rerun={tmp_path / 'once'}", f"hydra.run.dir={tmp_path / 'twice'}", cache=tmp_path / "x")
+    assert twice.returncode == 0, twice.stderr
+    tables = (pd.read_parquet(tmp_path / name / "cells.parquet") for name in ("once", "twice"))
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    refused = run_py(f"rerun={tmp_path / 'once'}", "seed=3", cache=tmp_path / "cache")
+    assert refused.returncode == 1
+    assert_says(refused.stdout + refused.stderr, "seed=3 has no use")

@@ -1,0 +1,207 @@
+"""Leaks pass unit tests: here whole runs are watched, and each watch is shown to catch its bug.
+
+Every check is a function that raises AssertionError; it is called on the program as it is, and again
+with the bug seeded that it is there for.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from oligo_ad import tasks
+from oligo_ad.config import Config
+from oligo_ad.data import covariates as metadata
+from oligo_ad.data.cohort import Cohort
+from oligo_ad.data.split import make_folds
+from oligo_ad.inputs.featurizers import StandardisedPanel
+from oligo_ad.inputs.loader import Loader
+from oligo_ad.models.classifier import Classifier
+from oligo_ad.results import report
+from oligo_ad.results.evaluation import FoldPrediction
+from oligo_ad.tasks import train
+from oligo_ad.training import fit as fitting
+from tests.builders import atlas, configuration, write
+
+Run = Callable[[ad.AnnData, str], Path]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run on an atlas, without pictures; returns the run directory."""
+    monkeypatch.setattr(report, "draw", lambda story: {})
+
+    def start(adata: ad.AnnData, name: str) -> Path:
+        folder = tmp_path / name
+        tasks.run(settings(write(adata, tmp_path, f"{name}.h5ad"), tmp_path), folder)
+        return folder
+
+    return start
+
+
+def settings(path: Path, cache: Path) -> Config:
+    return configuration(
+        f"data.path={path}",
+        f"cache.dir={cache / 'cache'}",
+        "metadata=on",
+        "model.network.hidden=[32,16]",
+        "metadata.columns=[age,sex]",
+        "evaluation.baselines=false",
+    )
+
+
+def cells(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "cells.parquet")
+
+
+def test_donors(adata: ad.AnnData) -> set[str]:
+    label = adata.obs.groupby("Donor ID", observed=True)["ADNC"].first().eq("High").astype(int)
+    label.index = label.index.astype(str)
+    return set(make_folds(label, configuration().split)[0].test)
+
+
+test_donors.__test__ = False  # type: ignore[attr-defined]  # a helper, in spite of its name
+
+
+def check_that_a_ruined_test_donor_changes_nothing_else(run: Run) -> None:
+    healthy = atlas(seed=1)
+    victim = sorted(test_donors(healthy))[0]
+    ruined = healthy.copy()
+    own = (ruined.obs["Donor ID"] == victim).to_numpy()
+    dense = ruined.X.toarray()
+    dense[own] = np.random.default_rng(0).poisson(300, dense[own].shape)
+    ruined.X = type(healthy.X)(dense)
+    ruined.obs.loc[own, "Age at Death"] = 5.0
+    before, after = run(healthy, "healthy"), run(ruined, "ruined")
+    columns = ["barcode", "model"]
+    others = [table[table["donor"] != victim][columns] for table in (cells(before), cells(after))]
+    assert len(others[0]) > 0
+    pd.testing.assert_frame_equal(*others, check_exact=True)
+    assert (before / "model.safetensors").read_bytes() == (after / "model.safetensors").read_bytes()
+
+
+def check_that_predictions_cover_exactly_the_test_donors(run: Run) -> None:
+    adata = atlas(seed=2)
+    table = cells(run(adata, "covered"))
+    assert set(table["donor"]) == test_donors(adata)
+    oligo = adata.obs[adata.obs["Subclass"] == "Oligodendrocyte"]
+    expected = oligo.index[oligo["Donor ID"].isin(test_donors(adata))]
+    assert sorted(table["barcode"]) == sorted(expected)
+
+
+def check_that_fitting_never_sees_a_test_donor(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    adata, seen = atlas(seed=3), set()
+    panel_fit, standardise, shuffled = (
+        StandardisedPanel.fit,
+        train.fit_standardiser,
+        Loader.shuffled,
+    )
+
+    def spy_on_panel(self, cohort, train):  # type: ignore[no-untyped-def]
+        seen.update(train)
+        return panel_fit(self, cohort, train)
+
+    def spy_on_metadata(values, train):  # type: ignore[no-untyped-def]
+        seen.update(train)
+        return standardise(values, train)
+
+    def spy_on_batches(self, rows, *order, **named):  # type: ignore[no-untyped-def]
+        for batch in shuffled(self, rows, *order, **named):
+            seen.update(self._donor[batch.index.numpy()])
+            yield batch
+
+    monkeypatch.setattr(StandardisedPanel, "fit", spy_on_panel)
+    monkeypatch.setattr(train, "fit_standardiser", spy_on_metadata)
+    monkeypatch.setattr(Loader, "shuffled", spy_on_batches)
+    run(adata, "watched")
+    assert seen
+    assert not seen & test_donors(adata)
+
+
+def check_that_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[tuple[fitting.Fitted, dict[str, float]]] = []
+    original = train.fit
+
+    def spy(classifier, loader, those, config, seed, accelerator, *how):  # type: ignore[no-untyped-def]
+        fitted = original(classifier, loader, those, config, seed, accelerator, *how)
+        again = fitting._validate(fitted.model, loader, those, 16, fitted.pos_weight, accelerator)
+        kept.append((fitted, again))
+        return fitted
+
+    monkeypatch.setattr(train, "fit", spy)
+    path = write(atlas(seed=4), tmp_path)
+    overrides = ("fit.epochs=6", "fit.patience=6", "fit.optimizer.lr=0.01", f"cache.dir={tmp_path / 'c'}")
+    tasks.run(configuration(f"data.path={path}", "evaluation.baselines=false", *overrides), tmp_path / "best")
+    fitted, again = kept[0]
+    losses = [epoch.loss for epoch in fitted.history]
+    assert fitted.best_epoch == int(np.argmin(losses)) + 1 < len(losses)
+    assert again["loss"] == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_a_ruined_test_donor_changes_no_weight_and_no_other_prediction(run: Run) -> None:
+    check_that_a_ruined_test_donor_changes_nothing_else(run)
+
+
+def test_predictions_cover_exactly_the_test_donors(run: Run) -> None:
+    check_that_predictions_cover_exactly_the_test_donors(run)
+
+
+def test_fitting_never_sees_a_test_donor(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_that_fitting_never_sees_a_test_donor(run, monkeypatch)
+
+
+def test_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_that_the_best_epoch_is_kept(tmp_path, monkeypatch)
+
+
+def test_an_encoder_fitted_on_all_nuclei_is_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = StandardisedPanel.fit
+    monkeypatch.setattr(
+        StandardisedPanel,
+        "fit",
+        lambda self, cohort, train: honest(self, cohort, tuple(cohort.donors.index)),
+    )
+    with pytest.raises(AssertionError):
+        check_that_a_ruined_test_donor_changes_nothing_else(run)
+
+
+def test_training_on_test_donors_is_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Cohort.rows_of
+    monkeypatch.setattr(
+        Cohort,
+        "rows_of",
+        lambda self, donors: (
+            np.arange(len(self.cells)) if 2 * len(donors) > len(self.donors) else honest(self, donors)
+        ),
+    )
+    with pytest.raises(AssertionError):
+        check_that_fitting_never_sees_a_test_donor(run, monkeypatch)
+
+
+def test_metadata_fitted_on_all_donors_are_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        train,
+        "fit_standardiser",
+        lambda values, train: metadata.fit_standardiser(values, tuple(values.index)),
+    )
+    with pytest.raises(AssertionError):
+        check_that_a_ruined_test_donor_changes_nothing_else(run)
+
+
+def test_scoring_training_nuclei_is_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def confused(**parts):  # type: ignore[no-untyped-def]
+        swapped = {"test": parts["train"], "test_probability": parts["train_probability"]}
+        return FoldPrediction(**(parts | swapped))
+
+    monkeypatch.setattr(train, "FoldPrediction", confused)
+    with pytest.raises(AssertionError):
+        check_that_predictions_cover_exactly_the_test_donors(run)
+
+
+def test_keeping_the_last_epoch_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Classifier, "load_state_dict", lambda self, state: None)
+    with pytest.raises(AssertionError):
+        check_that_the_best_epoch_is_kept(tmp_path, monkeypatch)
