@@ -43,9 +43,9 @@ def panel() -> sp.csr_matrix:
 def our_loader() -> Loader:
     """Mean 0 and SD 1 leave values as they are, to be compared; the work is the same."""
     learned = {"mean": torch.zeros(GENES), "sd": torch.ones(GENES)}
-    encoder = StandardisedPanel(clip=1e9).restore([str(gene) for gene in range(GENES)], learned)
+    featurizer = StandardisedPanel(clip=1e9).restore([str(gene) for gene in range(GENES)], learned)
     donor, no_metadata = np.repeat("donor", CELLS), np.empty((CELLS, 0))
-    return Loader(encoder, ragged(panel()), no_metadata, LABEL, donor, torch.device("cpu"), Share())
+    return Loader(featurizer, ragged(panel()), no_metadata, LABEL, donor, torch.device("cpu"), Share())
 
 
 def oligo_ad(options: argparse.Namespace) -> Job:

@@ -67,8 +67,8 @@ def package(options: argparse.Namespace) -> Job:
 
 def ours(options: argparse.Namespace, **how: float) -> Job:
     with tempfile.TemporaryDirectory() as folder:
-        foundation = read_folder(str(saved(published_model(FULL), FULL, Path(folder))), True)
-        network = ScGPT(len(foundation.vocabulary), foundation, **how)
+        pretrained = read_folder(str(saved(published_model(FULL), FULL, Path(folder))), True)
+        network = ScGPT(len(pretrained.vocabulary), pretrained, **how)
     return job(network, lambda model, own: model(own), options)
 
 

@@ -1,6 +1,6 @@
 """From a `_target_` in the configuration to a constructor with its options filled in.
 
-Hydra would call anything that a `_target_` names. Here it may name the project's own encoders,
+Hydra would call anything that a `_target_` names. Here it may name the project's own featurizers,
 networks, fusions and schedules, and PyTorch's optimizers; its options are checked against the
 signature of what it names. A new component needs no entry anywhere: being in its folder is enough.
 """

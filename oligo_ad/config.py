@@ -1,7 +1,7 @@
 """Every option of a run: its type, default, legal values and meaning.
 
 Hydra composes YAML into plain values; `read` checks them once against these dataclasses, and no
-DictConfig exists after that. What varies with the science (encoder, network, fusion, optimizer,
+DictConfig exists after that. What varies with the science (featurizer, network, fusion, optimizer,
 schedule) stays a mapping with a `_target_`; `components.py` checks it against the constructor it
 names. The defaults live in `conf/`: a field without one here has it there.
 """
@@ -97,7 +97,7 @@ class ModelConfig:
     """What is read from a cell, and the network that reads it; for a pretrained one, what reads its files."""
 
     name: str
-    encoder: Component
+    featurizer: Component
     network: Component
     reader: Component | None = None
     checkpoint: str | None = None  # the files of a pretrained model, as downloaded

@@ -22,7 +22,7 @@ from oligo_ad.data.cohort import Cohort, build
 from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.loader import Loader, Share
-from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.checkpoint import SETTINGS
 from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.storage.atlas import open_atlas
@@ -89,7 +89,7 @@ def configuration(*overrides: str) -> config.Config:
         "fit.epochs=2",
         "fit.batch_size=16",
         "fit.log_every=2",
-        "model.encoder.n_genes=30",
+        "model.featurizer.n_genes=30",
         "evaluation.bootstrap=100",
         "tracker=none",
     )
@@ -151,7 +151,7 @@ def scgpt_folder(folder: Path, tokens: list[str], **args: Any) -> Path:
     vocabulary = (*tokens, "<pad>", "<cls>", "<eoc>")
     settings = {setting.name: args[theirs] for theirs, setting in SETTINGS.items()}
     torch.manual_seed(0)
-    network = ScGPT(len(vocabulary), Foundation(vocabulary, settings))
+    network = ScGPT(len(vocabulary), Pretrained(vocabulary, settings))
     stored = {
         # No two tensors are the same, as of norms just made they would be.
         name.replace(".self_attn.in_proj_", ".self_attn.Wqkv."): tensor + 0.1 * torch.randn_like(tensor)
@@ -192,8 +192,8 @@ def assert_predicts_as_in_its_run(
 ) -> None:
     """A model read from a file gives the probabilities that its run has written down."""
     label, donor = cohort.cells["label"].to_numpy(), cohort.cells["donor"].to_numpy(str)
-    tokens = trained.encoder.tokens(cohort)
-    loader = Loader(trained.encoder, tokens, metadata, label, donor, torch.device("cpu"), Share())
+    tokens = trained.featurizer.tokens(cohort)
+    loader = Loader(trained.featurizer, tokens, metadata, label, donor, torch.device("cpu"), Share())
     expected = pd.read_parquet(folder / "cells.parquet").set_index("barcode")["model"]
     rows = np.flatnonzero(cohort.cells["barcode"].isin(expected.index))
     assert len(rows) > 0

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from oligo_ad import config
-from oligo_ad.models.pretrained import read_foundation
+from oligo_ad.models.pretrained import read_pretrained
 from oligo_ad.tasks import train
 from tests.builders import CONF
 
@@ -26,7 +26,7 @@ def test_every_configuration_file_composes_and_names_components_that_exist(file:
     composed = read(f"{file.parent.name}={file.stem}")
     if composed.model.reader:
         composed = read(f"{file.parent.name}={file.stem}", "model.pretrained=false")
-    train._check_components(composed, read_foundation(composed.model))
+    train._check_components(composed, read_pretrained(composed.model))
 
 
 def test_metadata_on_and_off_are_words_not_booleans() -> None:

@@ -27,12 +27,21 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
 
 
+class Inputs(NamedTuple):
+    """What a network reads of the cells of a batch: `gene_ids` [B, L] int64, `values` [B, L] float32, `mask`
+    [B, L] bool, False where padded."""
+
+    gene_ids: Tensor
+    values: Tensor
+    mask: Tensor
+
+
 class Tokens(NamedTuple):
-    """All cells of a cohort as an encoder sees them, ragged.
+    """All cells of a cohort as an featurizer sees them, ragged.
 
     Cell i owns places `offsets[i]` to `offsets[i + 1]` of `gene_ids`, int16 where they fit, else int32,
     and of `values`, float32, or uint8 where they are bins. `keys` [cells] int64: what a cell's random
-    draws follow from; empty where an encoder draws nothing.
+    draws follow from; empty where an featurizer draws nothing.
     """
 
     offsets: Tensor
@@ -43,15 +52,15 @@ class Tokens(NamedTuple):
     def to(self, device: torch.device) -> "Tokens":
         return Tokens(*(part.to(device) for part in self))
 
-    def gather(self, rows_B: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Gene ids, values and mask [B, longest] of some cells; padding is id 0 and value 0."""
+    def gather(self, rows_B: Tensor, longest: int) -> Inputs:
+        """Some cells, in `longest` places each; padding is id 0 and value 0."""
         start_B = self.offsets[rows_B]
         length_B = self.offsets[rows_B + 1] - start_B
         place_L = torch.arange(longest, device=rows_B.device)
         mask_BL = place_L < length_B[:, None]
         flat_BL = torch.where(mask_BL, start_B[:, None] + place_L, 0)
         ids_BL = self.gene_ids[flat_BL].long().masked_fill(~mask_BL, 0)
-        return ids_BL, self.values[flat_BL].float().masked_fill(~mask_BL, 0.0), mask_BL
+        return Inputs(ids_BL, self.values[flat_BL].float().masked_fill(~mask_BL, 0.0), mask_BL)
 
     def dense(self, rows_B: Tensor, longest: int, background_G: Tensor) -> Tensor:
         """Values [B, G] of some cells, with `background_G` wherever a cell has no entry."""

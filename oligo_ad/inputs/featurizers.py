@@ -1,4 +1,4 @@
-"""Encoders: what of a nucleus a network reads. Each is fitted on training nuclei, then applied."""
+"""Featurizers: what of a nucleus a network reads. Each is fitted on training nuclei, then applied."""
 
 from typing import Annotated, Protocol, Self
 
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError, listing
-from oligo_ad.inputs.batch import Tokens
+from oligo_ad.inputs.batch import Inputs, Tokens
 from oligo_ad.inputs.panel import Choice, Flavor, choose_genes
 
 State = dict[str, Tensor]
 Size = Annotated[int, Field(ge=1)]
 
 
-class Encoder(Protocol):
-    """What every encoder offers; a new one needs these and a YAML file, nothing else.
+class Featurizer(Protocol):
+    """What every featurizer offers; a new one needs these and a YAML file, nothing else.
 
     Once fitted: `gene_names`, the genes that are read; `n_ids`, how many gene ids there may be; `about`,
     what else a reader of the results should know. `padded`: whether a batch is as long as its longest cell.
@@ -38,7 +38,7 @@ class Encoder(Protocol):
     def tokens(self, cohort: Cohort) -> Tokens:
         """Every cell of the cohort as gene ids and values; each cell by itself."""
 
-    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> Inputs:
         """Gene ids, values and mask [B, L] of some cells, on the tokens' device.
 
         `longest`: places of the longest of them. `epoch`: what is drawn anew in each follows from it; 0
@@ -90,10 +90,10 @@ class StandardisedPanel:
         expressed = ragged(_panel(cohort, self.gene_names))
         return expressed._replace(values=self._standardised(expressed.values, expressed.gene_ids.int()))
 
-    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> Inputs:
         values_BG = tokens.dense(rows_B, longest, self._zero_G.to(rows_B.device))
         ids_BG = torch.arange(len(self.gene_names), device=rows_B.device).expand_as(values_BG)
-        return ids_BG, values_BG, rows_B.new_ones((), dtype=torch.bool).expand_as(values_BG)
+        return Inputs(ids_BG, values_BG, rows_B.new_ones((), dtype=torch.bool).expand_as(values_BG))
 
     def state(self) -> State:
         return {"mean": self.mean_G, "sd": self.sd_G}
@@ -139,7 +139,7 @@ class ExpressedPanel:
     def tokens(self, cohort: Cohort) -> Tokens:
         return ragged(_panel(cohort, self.gene_names))
 
-    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> Inputs:
         return tokens.gather(rows_B, longest)
 
     def state(self) -> State:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from oligo_ad.inputs.batch import Batch, Tokens
-from oligo_ad.inputs.featurizers import Encoder
+from oligo_ad.inputs.featurizers import Featurizer
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,10 @@ class Share(NamedTuple):
 
 
 class Loader:
-    """The whole cohort on one device, as an encoder sees it.
+    """The whole cohort on one device, as an featurizer sees it.
 
     Args:
-        encoder: fitted.
+        featurizer: fitted.
         tokens: of all cells.
         metadata: [cells, M], standardised.
         label: [cells], 0 or 1.
@@ -42,7 +42,7 @@ class Loader:
 
     def __init__(
         self,
-        encoder: Encoder,
+        featurizer: Featurizer,
         tokens: Tokens,
         metadata: np.ndarray,
         label: np.ndarray,
@@ -50,7 +50,7 @@ class Loader:
         device: torch.device,
         share: Share,
     ) -> None:
-        self._encoder = encoder
+        self._featurizer = featurizer
         self._lengths = tokens.offsets.diff()  # stays on the host: a batch's length costs no sync
         self._home = _home(sum(part.nbytes for part in tokens), device)
         self._tokens = tokens.to(self._home)
@@ -69,7 +69,7 @@ class Loader:
         order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=generator)]
         order = order[: self.n_batches(rows, batch_size) * batch_size]
         for window in order.split(WINDOW * batch_size):
-            if self._encoder.padded:
+            if self._featurizer.padded:
                 window = window[self._lengths[window].argsort(stable=True)]
             batches = window.split(batch_size)
             for place in torch.randperm(len(batches), generator=generator).tolist():
@@ -95,7 +95,7 @@ class Loader:
 
     def _take(self, rows: Tensor, epoch: int) -> Batch:
         longest = max(1, int(self._lengths[rows].max()))
-        packed = self._encoder.pack(self._tokens, rows.to(self._home), longest, epoch)
+        packed = self._featurizer.pack(self._tokens, rows.to(self._home), longest, epoch)
         ids_BL, values_BL, mask_BL = (part.to(self._device) for part in packed)
         rows_B = rows.to(self._device)
         metadata_BM, label_B = self._metadata[rows_B], self._label[rows_B]

@@ -39,7 +39,7 @@ def choose_genes(
     expressed = sums.raw.sum(axis=0) > 0
     if choice == "provided":
         if "highly_variable" not in cohort.genes:
-            raise UserError("model.encoder.genes=provided: var has no 'highly_variable' column.")
+            raise UserError("model.featurizer.genes=provided: var has no 'highly_variable' column.")
         return list(names[cohort.genes["highly_variable"].to_numpy(bool)])
     if choice == "all" or n_genes >= expressed.sum():
         return list(names[expressed])
@@ -76,7 +76,7 @@ def _scanpy(
     import scanpy as sc
 
     if flavor == "seurat_v3" and cohort.expression.content != "counts":
-        raise UserError("model.encoder.flavor=seurat_v3 needs raw counts; this file has none.")
+        raise UserError("model.featurizer.flavor=seurat_v3 needs raw counts; this file has none.")
     genes = np.flatnonzero(expressed)
     values = cohort.matrix.columns(genes) if flavor == "seurat_v3" else cohort.log_values(genes)
     nuclei = ad.AnnData(values[rows], var=pd.DataFrame(index=cohort.genes["name"][genes]))
@@ -85,5 +85,5 @@ def _scanpy(
             warnings.simplefilter("ignore", FutureWarning)  # scanpy's own use of pandas
             found = sc.pp.highly_variable_genes(nuclei, n_top_genes=n_genes, flavor=flavor, inplace=False)
     except ImportError as error:
-        raise UserError(f"model.encoder.flavor={flavor}: {error}") from None
+        raise UserError(f"model.featurizer.flavor={flavor}: {error}") from None
     return found["highly_variable"].to_numpy(bool)

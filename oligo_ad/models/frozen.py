@@ -1,4 +1,4 @@
-"""The frozen backbone as an encoder: a nucleus is its vector, computed once and kept in the cache.
+"""The frozen backbone as an featurizer: a nucleus is its vector, computed once and kept in the cache.
 
 With it a head is trained in seconds. The vectors depend on the checkpoint, the nuclei and how they are
 read, not on the fold, so folds, seeds of the head and runs share them.
@@ -17,10 +17,10 @@ from torch import Tensor
 from oligo_ad.config import Seed
 from oligo_ad.data.cache import kept_array
 from oligo_ad.data.cohort import Cohort
-from oligo_ad.inputs.batch import Batch, Tokens
+from oligo_ad.inputs.batch import Batch, Inputs, Tokens
 from oligo_ad.inputs.featurizers import Size, State
 from oligo_ad.inputs.panel import Flavor
-from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.models.scgpt.tokens import BinnedGenes
 from oligo_ad.progress import progress
@@ -35,7 +35,7 @@ class CellEmbedding:
     """The vector of `<cls>` from a pretrained scGPT, standardised on training nuclei: dense, [cells, D].
 
     Args:
-        foundation: vocabulary, architecture and weights.
+        pretrained: vocabulary, architecture and weights.
         genes, n_genes, flavor, max_len, cls_value, min_matched, seed: see `BinnedGenes`.
         cache: folder where the vectors are kept.
         device: `cpu`, or `auto` for a GPU where there is one.
@@ -46,7 +46,7 @@ class CellEmbedding:
 
     def __init__(
         self,
-        foundation: Foundation,
+        pretrained: Pretrained,
         cache: str,
         device: Literal["auto", "cpu"] = "auto",
         genes: Literal["vocabulary", "hvg", "provided"] = "vocabulary",
@@ -58,9 +58,9 @@ class CellEmbedding:
         seed: Seed = 0,
         batch_size: Size = 32,
     ) -> None:
-        self._foundation, self._cache, self._batch_size = foundation, Path(cache).expanduser(), batch_size
+        self._foundation, self._cache, self._batch_size = pretrained, Path(cache).expanduser(), batch_size
         self._device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
-        self._input = BinnedGenes(foundation, genes, n_genes, flavor, max_len, cls_value, min_matched, seed)
+        self._input = BinnedGenes(pretrained, genes, n_genes, flavor, max_len, cls_value, min_matched, seed)
         self._backbone: ScGPT | None = None
         self._known: tuple[Cohort, np.ndarray] | None = None
 
@@ -93,10 +93,10 @@ class CellEmbedding:
             values_CD.flatten(),
         )
 
-    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> Inputs:
         values_BD = tokens.values.view(-1, self.n_ids)[rows_B]
         ids_BD = torch.arange(self.n_ids, device=rows_B.device).expand_as(values_BD)
-        return ids_BD, values_BD, torch.ones_like(values_BD, dtype=torch.bool)
+        return Inputs(ids_BD, values_BD, torch.ones_like(values_BD, dtype=torch.bool))
 
     def state(self) -> State:
         """The backbone too, so that a checkpoint of ours works without the folder it came from."""

@@ -1,7 +1,7 @@
-"""A pretrained model, between the reader of its files and the encoder and network that use it.
+"""A pretrained model, between the reader of its files and the featurizer and network that use it.
 
-A further foundation model is three things and a YAML file: a reader (path, pretrained) → Foundation, an
-encoder and a network that take one. `model.reader` names the reader.
+A further foundation model is three things and a YAML file: a reader (path, pretrained) → Pretrained, an
+featurizer and a network that take one. `model.reader` names the reader.
 """
 
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ from oligo_ad.config import ModelConfig
 
 
 @dataclass(frozen=True)
-class Foundation:
+class Pretrained:
     """What a reader found.
 
-    `vocabulary` [ids]: the token of each id. `settings`: what encoder and network must know of how the
+    `vocabulary` [ids]: the token of each id. `settings`: what featurizer and network must know of how the
     model was made. `weights`: of the network, by parameter name; None where they are random, or come
     from a checkpoint of ours. `origin`: facts for the report.
     """
@@ -27,7 +27,7 @@ class Foundation:
     origin: dict[str, str] = field(default_factory=dict)
 
 
-def read_foundation(model: ModelConfig) -> Foundation | None:
+def read_pretrained(model: ModelConfig) -> Pretrained | None:
     """The pretrained model that a configuration names; None for a model that starts from nothing.
 
     Raises:
@@ -35,5 +35,5 @@ def read_foundation(model: ModelConfig) -> Foundation | None:
     """
     if model.reader is None:
         return None
-    found: Foundation = component(model.reader, "model.reader")(model.checkpoint, model.pretrained)
+    found: Pretrained = component(model.reader, "model.reader")(model.checkpoint, model.pretrained)
     return found

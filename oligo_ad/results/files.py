@@ -77,7 +77,7 @@ def metrics_of(story: Story, alarms: list[str]) -> dict[str, Any]:
             "in_all_folds": story.shared_genes(),
             **story.about_input,
         },
-        "pretrained": story.foundation and story.foundation.origin,
+        "pretrained": story.pretrained and story.pretrained.origin,
         "attention_kernels": story.attention,
         "precision": story.config.precision.name,
         "seed": story.config.seed,

@@ -10,7 +10,7 @@ from oligo_ad.config import Config
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.covariates import Covariates
 from oligo_ad.data.split import PARTS, Fold
-from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL, ORACLE, Outcome
 from oligo_ad.results.metrics import LEVEL, Interval, Scores
 from oligo_ad.training.fit import Fitted
@@ -37,7 +37,7 @@ class Story:
     covariates: Covariates
     folds: list[Fold]
     fitted: list[Fitted]
-    foundation: Foundation | None
+    pretrained: Pretrained | None
     gene_names: list[list[str]]
     about_input: dict[str, str]
     attention: list[str]
@@ -49,7 +49,7 @@ class Story:
     @property
     def random_weights(self) -> bool:
         """Whether a model that is meant to be pretrained is not."""
-        return self.foundation is not None and self.foundation.weights is None
+        return self.pretrained is not None and self.pretrained.weights is None
 
     @property
     def stamp(self) -> str:

@@ -19,7 +19,7 @@ from oligo_ad.data.covariates import COVARIATES, Covariates, fit_standardiser, r
 from oligo_ad.data.split import Fold, make_folds, write_split
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.loader import Loader, Share
-from oligo_ad.models.pretrained import Foundation, read_foundation
+from oligo_ad.models.pretrained import Pretrained, read_pretrained
 from oligo_ad.results import report
 from oligo_ad.results.baselines import score_baselines
 from oligo_ad.results.environment import environment
@@ -30,7 +30,7 @@ from oligo_ad.results.sentences import Story
 from oligo_ad.results.tracking import track
 from oligo_ad.sweeps.search import Pruned, epoch_watcher, score_of
 from oligo_ad.sweeps.trials import PRUNED, RESULT
-from oligo_ad.training.checkpoint import Trained, make_classifier, make_encoder, save_checkpoint
+from oligo_ad.training.checkpoint import Trained, make_classifier, make_featurizer, save_checkpoint
 from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Epoch, Fitted, fit, make_optimizer
 from oligo_ad.training.machine import make_accelerator, seed_everything, start_tracker
 from oligo_ad.training.predict import attention_kernels, predict
@@ -55,7 +55,7 @@ class Run:
     cohort: Cohort
     covariates: Covariates
     folds: list[Fold]
-    foundation: Foundation | None
+    pretrained: Pretrained | None
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class FoldResult:
 
 def train(config: Config, folder: Path) -> float | None:
     """A whole run; every mistake that can be found before the data are read is found then."""
-    foundation = read_foundation(config.model)
-    _check_components(config, foundation)
+    pretrained = read_pretrained(config.model)
+    _check_components(config, pretrained)
     accelerator, folder = make_accelerator(config, folder)
     with _claimed(folder) if accelerator.is_main_process else nullcontext():
         try:
-            headline = _train_and_evaluate(config, folder, accelerator, foundation)
+            headline = _train_and_evaluate(config, folder, accelerator, pretrained)
         except Pruned as pruned:
             write_json(folder / PRUNED, {"value": pruned.value})
             log.info("stopped: earlier trials were better at this epoch")
@@ -86,7 +86,7 @@ def train(config: Config, folder: Path) -> float | None:
 
 
 def _train_and_evaluate(
-    config: Config, folder: Path, accelerator: Accelerator, foundation: Foundation | None
+    config: Config, folder: Path, accelerator: Accelerator, pretrained: Pretrained | None
 ) -> float | None:
     """The straight line; the headline is known to the first process."""
     started = time.perf_counter()
@@ -97,7 +97,7 @@ def _train_and_evaluate(
         log.warning(note)
     folds = make_folds(cohort.donors["label"], config.split)
     start_tracker(accelerator, config, folder)
-    shared = Run(config, folder, accelerator, cohort, covariates, folds, foundation)
+    shared = Run(config, folder, accelerator, cohort, covariates, folds, pretrained)
     if config.task == "validate":
         shared, results = _validate(shared)
     else:
@@ -171,21 +171,23 @@ def train_fold(run: Run, fold: Fold, watch: Callable[[Epoch], None] = lambda epo
         train=rows["train"],
         train_probability=probability["train"],
     )
-    return FoldResult(prediction, fitted, trained.encoder.gene_names, trained.encoder.about, kernels)
+    return FoldResult(prediction, fitted, trained.featurizer.gene_names, trained.featurizer.about, kernels)
 
 
 def _prepare(run: Run, fold: Fold) -> tuple[Trained, Loader]:
-    """Encoder and metadata fitted on training donors, an untrained classifier, and its batches."""
+    """Featurizer and metadata fitted on training donors, an untrained classifier, and its batches."""
     config, cells, accelerator = run.config, run.cohort.cells, run.accelerator
-    encoder = make_encoder(config.model, run.foundation).fit(run.cohort, fold.train)
+    featurizer = make_featurizer(config.model, run.pretrained).fit(run.cohort, fold.train)
     standardiser = fit_standardiser(run.covariates.values, fold.train)
     metadata = standardiser.apply(run.covariates.values).loc[cells["donor"]].to_numpy()
     n_metadata = metadata.shape[1]
-    classifier = make_classifier(config.model, config.metadata, run.foundation, encoder.n_ids, n_metadata)
+    classifier = make_classifier(config.model, config.metadata, run.pretrained, featurizer.n_ids, n_metadata)
     share = Share(accelerator.process_index, accelerator.num_processes)
     label, donor = cells["label"].to_numpy(), cells["donor"].to_numpy(str)
-    loader = Loader(encoder, encoder.tokens(run.cohort), metadata, label, donor, accelerator.device, share)
-    return Trained(classifier, encoder, standardiser, run.foundation), loader
+    loader = Loader(
+        featurizer, featurizer.tokens(run.cohort), metadata, label, donor, accelerator.device, share
+    )
+    return Trained(classifier, featurizer, standardiser, run.pretrained), loader
 
 
 def _kernels(run: Run, trained: Trained, loader: Loader, train: np.ndarray) -> list[str]:
@@ -219,7 +221,7 @@ def _conclude(run: Run, results: list[FoldResult], seconds: float) -> float:
         covariates=run.covariates,
         folds=folds,
         fitted=[result.fitted for result in results],
-        foundation=run.foundation,
+        pretrained=run.pretrained,
         gene_names=[result.gene_names for result in results],
         about_input=results[0].about_input,
         attention=results[0].attention,
@@ -236,11 +238,11 @@ def _conclude(run: Run, results: list[FoldResult], seconds: float) -> float:
     return outcome.headline
 
 
-def _check_components(config: Config, foundation: Foundation | None) -> None:
+def _check_components(config: Config, pretrained: Pretrained | None) -> None:
     """Every component is made once, as small as it can be, before any data are read."""
-    make_encoder(config.model, foundation)
-    n_ids = len(foundation.vocabulary) if foundation else 2
-    classifier = make_classifier(config.model, config.metadata, foundation, n_ids, n_metadata=1)
+    make_featurizer(config.model, pretrained)
+    n_ids = len(pretrained.vocabulary) if pretrained else 2
+    classifier = make_classifier(config.model, config.metadata, pretrained, n_ids, n_metadata=1)
     make_optimizer(classifier, config.fit, steps=1)
     if config.fit.compile and not getattr(classifier.network, "can_compile", True):
         raise UserError(f"fit.compile=true has no use for model={config.model.name}: leave it out.")

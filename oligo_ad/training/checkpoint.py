@@ -18,54 +18,54 @@ from oligo_ad.components import component
 from oligo_ad.config import MetadataConfig, ModelConfig
 from oligo_ad.data.covariates import Standardiser
 from oligo_ad.errors import UserError
-from oligo_ad.inputs.featurizers import Encoder
+from oligo_ad.inputs.featurizers import Featurizer
 from oligo_ad.models.classifier import Classifier
-from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier with the encoder and metadata standardiser fitted beside it, and the pretrained model
+    """A classifier with the featurizer and metadata standardiser fitted beside it, and the pretrained model
     that it started from."""
 
     classifier: Classifier
-    encoder: Encoder
+    featurizer: Featurizer
     standardiser: Standardiser | None
-    foundation: Foundation | None = None
+    pretrained: Pretrained | None = None
 
 
-def make_encoder(model: ModelConfig, foundation: Foundation | None) -> Encoder:
-    """An encoder, not yet fitted."""
-    made: Encoder = _with(foundation, component(model.encoder, "model.encoder"))()
+def make_featurizer(model: ModelConfig, pretrained: Pretrained | None) -> Featurizer:
+    """An featurizer, not yet fitted."""
+    made: Featurizer = _with(pretrained, component(model.featurizer, "model.featurizer"))()
     return made
 
 
 def make_classifier(
-    model: ModelConfig, metadata: MetadataConfig, foundation: Foundation | None, n_ids: int, n_metadata: int
+    model: ModelConfig, metadata: MetadataConfig, pretrained: Pretrained | None, n_ids: int, n_metadata: int
 ) -> Classifier:
     """A classifier of known sizes, untrained or with a pretrained network."""
-    network = _with(foundation, component(model.network, "model.network"))
+    network = _with(pretrained, component(model.network, "model.network"))
     fusion = component(metadata.fusion, "metadata.fusion")
     return Classifier(network, fusion, n_ids, n_metadata)
 
 
-def _with(foundation: Foundation | None, constructor: Callable[..., Any]) -> Callable[..., Any]:
+def _with(pretrained: Pretrained | None, constructor: Callable[..., Any]) -> Callable[..., Any]:
     """The constructor with the pretrained model, where it takes one."""
-    takes = "foundation" in inspect.signature(constructor).parameters
-    return partial(constructor, foundation=foundation) if takes else constructor
+    takes = "pretrained" in inspect.signature(constructor).parameters
+    return partial(constructor, pretrained=pretrained) if takes else constructor
 
 
 def save_checkpoint(trained: Trained, model: ModelConfig, metadata: MetadataConfig, path: Path) -> None:
     """Write `path` whole or not at all."""
     tensors = {f"classifier.{k}": v for k, v in trained.classifier.state_dict().items()}
-    tensors |= {f"encoder.{k}": v for k, v in trained.encoder.state().items()}
+    tensors |= {f"featurizer.{k}": v for k, v in trained.featurizer.state().items()}
     known = trained.standardiser
     about = {
         "model": asdict(model),
         "metadata": asdict(metadata),
-        "gene_names": trained.encoder.gene_names,
-        "foundation": trained.foundation
-        and {"vocabulary": trained.foundation.vocabulary, "settings": trained.foundation.settings},
+        "gene_names": trained.featurizer.gene_names,
+        "pretrained": trained.pretrained
+        and {"vocabulary": trained.pretrained.vocabulary, "settings": trained.pretrained.settings},
         "standardiser": known
         and {
             "mean": known.mean.to_dict(),
@@ -103,18 +103,18 @@ def load_checkpoint(path: Path) -> Trained:
 
 def _assemble(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Trained:
     model, metadata = ModelConfig(**about["model"]), MetadataConfig(**about["metadata"])
-    started = about["foundation"]
-    foundation = started and Foundation(tuple(started["vocabulary"]), started["settings"])
-    encoder = make_encoder(model, foundation)
-    encoder.restore(about["gene_names"], _part(tensors, "encoder."))
+    started = about["pretrained"]
+    pretrained = started and Pretrained(tuple(started["vocabulary"]), started["settings"])
+    featurizer = make_featurizer(model, pretrained)
+    featurizer.restore(about["gene_names"], _part(tensors, "featurizer."))
     known = about["standardiser"]
     standardiser = known and Standardiser(
         pd.Series(known["mean"]), pd.Series(known["sd"]), tuple(known["with_unknown"])
     )
     n_metadata = len(known["mean"]) + len(known["with_unknown"]) if known else 0
-    classifier = make_classifier(model, metadata, foundation, encoder.n_ids, n_metadata)
+    classifier = make_classifier(model, metadata, pretrained, featurizer.n_ids, n_metadata)
     classifier.load_state_dict(_part(tensors, "classifier."))
-    return Trained(classifier.eval(), encoder, standardiser, foundation)
+    return Trained(classifier.eval(), featurizer, standardiser, pretrained)
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

@@ -199,8 +199,8 @@ def test_genes_that_do_not_vary_give_no_nan(tmp_path: Path) -> None:
     adata.X.data[np.isin(adata.X.indices, [0, 1])] = 0
     adata.var["highly_variable"] = True
     made = cohort(adata, tmp_path)
-    encoder = StandardisedPanel(genes="provided").fit(made, tuple(made.donors.index))
-    _, values, _ = encoder.pack(encoder.tokens(made), torch.arange(len(made.cells)), 60, 0)
+    featurizer = StandardisedPanel(genes="provided").fit(made, tuple(made.donors.index))
+    _, values, _ = featurizer.pack(featurizer.tokens(made), torch.arange(len(made.cells)), 60, 0)
     assert values.shape == (180, 60)
     assert torch.isfinite(values).all()
 

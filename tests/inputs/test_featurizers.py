@@ -15,13 +15,13 @@ import torch
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch, Tokens
-from oligo_ad.inputs.featurizers import Encoder, ExpressedPanel, StandardisedPanel
+from oligo_ad.inputs.featurizers import ExpressedPanel, Featurizer, StandardisedPanel
 from oligo_ad.inputs.loader import Loader, Share, _home
 from oligo_ad.inputs.panel import choose_genes, most_dispersed
 from tests import builders
 
 CPU = torch.device("cpu")
-Panel = Callable[..., Encoder]
+Panel = Callable[..., Featurizer]
 TRAIN = ("D00", "D01", "D02", "D05", "D06", "D07")
 OTHERS = ("D03", "D04", "D08")
 every_panel = pytest.mark.parametrize("panel", [StandardisedPanel, ExpressedPanel])
@@ -34,7 +34,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     counts = adata.X.toarray()
     counts[adata.obs["Donor ID"].isin(TRAIN), -1] = 0
     adata.X = sp.csr_matrix(counts)
-    return builders.cohort(adata, tmp_path_factory.mktemp("encoders"))
+    return builders.cohort(adata, tmp_path_factory.mktemp("featurizers"))
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +43,16 @@ def rows(cohort: Cohort) -> np.ndarray:
     return cohort.rows_of(TRAIN)
 
 
-def everything(encoder: Encoder, cohort: Cohort) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def everything(featurizer: Featurizer, cohort: Cohort) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gene ids, values and mask of all nuclei, in order."""
-    tokens = encoder.tokens(cohort)
+    tokens = featurizer.tokens(cohort)
     rows = torch.arange(len(cohort.cells))
-    return tuple(part.numpy() for part in encoder.pack(tokens, rows, int(tokens.offsets.diff().max()), 0))
+    return tuple(part.numpy() for part in featurizer.pack(tokens, rows, int(tokens.offsets.diff().max()), 0))
 
 
-def dense(encoder: Encoder, cohort: Cohort) -> np.ndarray:
+def dense(featurizer: Featurizer, cohort: Cohort) -> np.ndarray:
     """Log values of the panel, in its order."""
-    position = pd.Index(cohort.genes["name"]).get_indexer(encoder.gene_names)
+    position = pd.Index(cohort.genes["name"]).get_indexer(featurizer.gene_names)
     return builders.log_values(cohort)[:, position]
 
 
@@ -60,23 +60,23 @@ def dense(encoder: Encoder, cohort: Cohort) -> np.ndarray:
 def test_standardised_values_have_mean_0_and_sd_1_in_training(
     cohort: Cohort, rows: np.ndarray, genes: str
 ) -> None:
-    encoder = StandardisedPanel(genes=genes, n_genes=15).fit(cohort, TRAIN)
-    ids, values, mask = everything(encoder, cohort)
-    assert ids.tolist() == [list(range(len(encoder.gene_names)))] * len(cohort.cells)
+    featurizer = StandardisedPanel(genes=genes, n_genes=15).fit(cohort, TRAIN)
+    ids, values, mask = everything(featurizer, cohort)
+    assert ids.tolist() == [list(range(len(featurizer.gene_names)))] * len(cohort.cells)
     assert mask.all()
     assert values.dtype == np.float32
     np.testing.assert_allclose(values[rows].mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(values[rows].std(axis=0), 1, atol=1e-4)
-    log_values = dense(encoder, cohort).astype(np.float64)
+    log_values = dense(featurizer, cohort).astype(np.float64)
     expected = (log_values - log_values[rows].mean(axis=0)) / log_values[rows].std(axis=0)
     np.testing.assert_allclose(values, expected, atol=1e-4)
 
 
 def test_a_gene_silent_in_training_is_no_nan(cohort: Cohort, rows: np.ndarray) -> None:
     with_silent = replace(cohort, genes=cohort.genes.assign(highly_variable=True))
-    encoder = StandardisedPanel(genes="provided").fit(with_silent, TRAIN)
-    values = everything(encoder, with_silent)[1]
-    assert len(encoder.gene_names) == 40
+    featurizer = StandardisedPanel(genes="provided").fit(with_silent, TRAIN)
+    values = everything(featurizer, with_silent)[1]
+    assert len(featurizer.gene_names) == 40
     assert np.isfinite(values).all()
     assert (values[rows, -1] == 0).all()
     assert (values[:, -1] != 0).any()
@@ -99,9 +99,9 @@ def test_standardised_values_are_clipped(cohort: Cohort) -> None:
 
 @pytest.mark.parametrize("genes", ["all", "hvg"])
 def test_the_expressed_panel_is_the_dense_log_matrix(cohort: Cohort, genes: str) -> None:
-    encoder = ExpressedPanel(genes=genes, n_genes=15).fit(cohort, TRAIN)
-    ids, values, mask = everything(encoder, cohort)
-    expected = dense(encoder, cohort)
+    featurizer = ExpressedPanel(genes=genes, n_genes=15).fit(cohort, TRAIN)
+    ids, values, mask = everything(featurizer, cohort)
+    expected = dense(featurizer, cohort)
     rebuilt = np.zeros_like(expected)
     cells = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
     rebuilt[cells[mask], ids[mask]] = values[mask]
@@ -211,7 +211,7 @@ def test_the_panel_is_scanpys_on_the_training_nuclei(wide: Cohort, n_genes: int,
 
 
 @every_panel
-def test_a_restored_encoder_reads_as_the_fitted_one(cohort: Cohort, panel: Panel) -> None:
+def test_a_restored_featurizer_reads_as_the_fitted_one(cohort: Cohort, panel: Panel) -> None:
     fitted = panel(n_genes=15).fit(cohort, TRAIN)
     restored = panel(n_genes=15).restore(fitted.gene_names, fitted.state())
     for one, other in zip(everything(fitted, cohort), everything(restored, cohort), strict=True):
@@ -261,12 +261,12 @@ def test_cells_stay_on_the_gpu_if_they_take_at_most_half_of_what_is_free(
 
 @pytest.fixture(scope="module")
 def loader(cohort: Cohort) -> Callable[..., Loader]:
-    encoder = ExpressedPanel(n_genes=15).fit(cohort, TRAIN)
-    tokens, label = encoder.tokens(cohort), cohort.cells["label"].to_numpy()
+    featurizer = ExpressedPanel(n_genes=15).fit(cohort, TRAIN)
+    tokens, label = featurizer.tokens(cohort), cohort.cells["label"].to_numpy()
     metadata, donor = np.arange(2.0 * len(label)).reshape(-1, 2), cohort.cells["donor"].to_numpy(str)
 
     def make(rank: int = 0, of: int = 1) -> Loader:
-        return Loader(encoder, tokens, metadata, label, donor, CPU, Share(rank, of))
+        return Loader(featurizer, tokens, metadata, label, donor, CPU, Share(rank, of))
 
     return make
 
@@ -297,11 +297,11 @@ def many_lengths(padded: bool) -> tuple[Loader, np.ndarray]:
     """20,000 cells whose lengths vary as those of real nuclei do, and these lengths."""
     length = np.random.default_rng(0).lognormal(5.7, 0.3, 20_000).astype(int)
     offsets = np.concatenate([[0], np.cumsum(length)])
-    encoder = ExpressedPanel() if padded else StandardisedPanel()
+    featurizer = ExpressedPanel() if padded else StandardisedPanel()
     # Only lengths matter here: every cell reads the same few values.
     tokens = Tokens(torch.from_numpy(offsets), torch.zeros(1), torch.zeros(1))
     nothing = np.zeros((len(length), 0))
-    return Loader(encoder, tokens, nothing, length * 0, length.astype(str), CPU, Share()), length
+    return Loader(featurizer, tokens, nothing, length * 0, length.astype(str), CPU, Share()), length
 
 
 def lengths_of_batches(padded: bool, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
@@ -391,10 +391,10 @@ def test_a_nucleus_without_a_gene_of_the_panel_is_an_empty_set(cohort: Cohort) -
     counts[0, :30] = 0
     bare = builders.exchanged(cohort, counts)
     panel = [f"GENE{i}" for i in range(10)]
-    encoder = ExpressedPanel().restore(panel, {})
+    featurizer = ExpressedPanel().restore(panel, {})
     label, donor = bare.cells["label"].to_numpy(), bare.cells["donor"].to_numpy(str)
     metadata = np.zeros((len(label), 0))
-    loader = Loader(encoder, encoder.tokens(bare), metadata, label, donor, CPU, Share())
+    loader = Loader(featurizer, featurizer.tokens(bare), metadata, label, donor, CPU, Share())
     (batch,) = loader.by_donor(np.array([0]), 4)
     assert batch.mask.tolist() == [[False]]
     assert batch.metadata.shape == (1, 0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.inputs import vocabulary as module
 from oligo_ad.inputs.vocabulary import census_tokens, gene_table, likely_cause, match_genes
-from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.tokens import BinnedGenes
 from tests.builders import answer, assert_says, atlas, cohort
 
@@ -303,10 +303,10 @@ def test_the_likely_cause_is_told(names: list[str], cause: str) -> None:
     assert_says(likely_cause(index_only), cause)
 
 
-def vocabulary(*tokens: str) -> Foundation:
+def vocabulary(*tokens: str) -> Pretrained:
     """A vocabulary, with tokens of genes that no file has."""
     others = [f"OTHER{i}" for i in range(1100)]
-    return Foundation(("<pad>", "<cls>", *others, *tokens), {"n_bins": 51, "pad_value": -2})
+    return Pretrained(("<pad>", "<cls>", *others, *tokens), {"n_bins": 51, "pad_value": -2})
 
 
 NAMES = [f"GENE{i}" for i in range(60)]
@@ -326,7 +326,7 @@ def test_a_file_of_other_genes_is_refused_with_the_cause(
     made = named(tmp_path, names)
     said = answer(BinnedGenes(vocabulary(*NAMES)).fit, made, tuple(made.donors.index))
     assert_says(
-        said, "only 0.0% of the genes", cause, "model.encoder.min_matched=0.5", names[0], "such as GENE"
+        said, "only 0.0% of the genes", cause, "model.featurizer.min_matched=0.5", names[0], "such as GENE"
     )
 
 
@@ -346,10 +346,10 @@ def test_genes_without_a_count_in_training_do_not_count(tmp_path: Path) -> None:
     adata.X = type(adata.X)(counts)
     made = cohort(adata, tmp_path)
     train = tuple(donor for donor in made.donors.index if donor not in others)
-    encoder = BinnedGenes(vocabulary(*NAMES[:10], *NAMES[30:35])).fit(made, train)
-    assert encoder.gene_names == NAMES[:10] + NAMES[30:35]
-    assert encoder.about["genes"] == "20, expressed in training donors"
-    assert encoder.about["with a token"] == "10 (50.0%)"
+    featurizer = BinnedGenes(vocabulary(*NAMES[:10], *NAMES[30:35])).fit(made, train)
+    assert featurizer.gene_names == NAMES[:10] + NAMES[30:35]
+    assert featurizer.about["genes"] == "20, expressed in training donors"
+    assert featurizer.about["with a token"] == "10 (50.0%)"
     few = BinnedGenes(vocabulary(*NAMES[:9], *NAMES[20:60]))
     assert_says(answer(few.fit, made, train), "only 45.0% of the genes")
 

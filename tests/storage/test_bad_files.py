@@ -243,11 +243,11 @@ def test_a_group_that_contains_itself_does_not_hang(tmp_path: Path) -> None:
 def checkpoint(tmp_path: Path) -> Path:
     config = configuration("model.network.hidden=[8]")
     made = cohort(atlas(), tmp_path)
-    encoder = component(config.model.encoder, "model.encoder")().fit(made, tuple(made.donors.index))
-    classifier = make_classifier(config.model, config.metadata, None, encoder.n_ids, 0)
+    featurizer = component(config.model.featurizer, "model.featurizer")().fit(made, tuple(made.donors.index))
+    classifier = make_classifier(config.model, config.metadata, None, featurizer.n_ids, 0)
     path = tmp_path / "model.safetensors"
-    save_checkpoint(Trained(classifier, encoder, None), config.model, config.metadata, path)
-    assert load_checkpoint(path).encoder.gene_names == encoder.gene_names
+    save_checkpoint(Trained(classifier, featurizer, None), config.model, config.metadata, path)
+    assert load_checkpoint(path).featurizer.gene_names == featurizer.gene_names
     return path
 
 
@@ -310,9 +310,9 @@ def test_a_checkpoint_that_names_foreign_code_is_refused(checkpoint: Path) -> No
         ('"hidden": [8]', '"hidden": [9]'),
         ('"gene_names": ["GENE', '"gene_names": ["ONE", "GENE'),
         ('"gene_names"', '"genes"'),
-        ('"encoder"', '"encoders"'),
+        ('"featurizer"', '"featurizers"'),
     ],
-    ids=["another architecture", "another panel", "no panel", "no encoder"],
+    ids=["another architecture", "another panel", "no panel", "no featurizer"],
 )
 def test_a_checkpoint_that_does_not_fit_itself_is_refused(checkpoint: Path, old: str, new: str) -> None:
     edited(checkpoint, old, new)

@@ -371,7 +371,7 @@ def test_a_sweep_from_the_command_line_ends_in_a_leaderboard_and_goes_on(
     launcher: str, path: Path, tmp_path: Path
 ) -> None:
     small = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
-    few = ("fit.batch_size=16", "model.encoder.n_genes=30", "evaluation.bootstrap=100", "tracker=none")
+    few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "evaluation.bootstrap=100", "tracker=none")
     words = ("-m", *small, *few, "fit.optimizer.lr=0.001,1e30", f"hydra/launcher={launcher}")
     folder = tmp_path / "sweep"
     first = run_py(*words, "fit.log_every=1", f"hydra.sweep.dir={folder}", cache=tmp_path / "cache")
@@ -392,7 +392,7 @@ def test_a_sweep_from_the_command_line_ends_in_a_leaderboard_and_goes_on(
 @pytest.mark.slow
 def test_a_run_is_repeated_from_its_directory(path: Path, tmp_path: Path) -> None:
     words = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
-    few = ("fit.batch_size=16", "model.encoder.n_genes=30", "evaluation.bootstrap=100", "seed=5")
+    few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "evaluation.bootstrap=100", "seed=5")
     once = run_py(*words, *few, f"hydra.run.dir={tmp_path / 'once'}", cache=tmp_path / "cache")
     assert once.returncode == 0, once.stderr
     twice = run_py(f"rerun={tmp_path / 'once'}", f"hydra.run.dir={tmp_path / 'twice'}", cache=tmp_path / "x")

@@ -198,7 +198,7 @@ def test_the_cache_is_shown_and_cleared_without_any_data(
 def run_in_one_and_in_two_processes(path: Path, tmp_path: Path, *overrides: str) -> None:
     words = [
         "data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "device=cpu",
-        "fit.batch_size=16", "model.encoder.n_genes=30", "model.network.dropout=0",
+        "fit.batch_size=16", "model.featurizer.n_genes=30", "model.network.dropout=0",
         "evaluation.bootstrap=100", *overrides,
     ]  # fmt: skip
     with socket.socket() as free:

@@ -77,7 +77,7 @@ def test_a_wrong_option_is_named_with_what_it_takes(override: str, words: list[s
         ("fit.batch_size=1", "fit.batch_size"),
         ("fit.optimizer.lr=-1", "fit.optimizer"),
         ("model.network.dropout=7", "model.network.dropout"),
-        ("model.encoder.n_genes=0", "model.encoder.n_genes"),
+        ("model.featurizer.n_genes=0", "model.featurizer.n_genes"),
     ],
 )
 def test_an_impossible_number_is_refused_before_any_data_are_read(

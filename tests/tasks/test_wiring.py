@@ -157,7 +157,7 @@ def test_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     check_that_the_best_epoch_is_kept(tmp_path, monkeypatch)
 
 
-def test_an_encoder_fitted_on_all_nuclei_is_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_featurizer_fitted_on_all_nuclei_is_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = StandardisedPanel.fit
     monkeypatch.setattr(
         StandardisedPanel,

@@ -1,4 +1,4 @@
-"""The reader of scGPT's checkpoints: the folder as downloaded → Foundation.
+"""The reader of scGPT's checkpoints: the folder as downloaded → Pretrained.
 
 The folder holds args.json (how the model was made), vocab.json (the id of each token) and best_model.pt
 (the weights), or *.safetensors in place of the last. The package's own loader skips what does not match;
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from oligo_ad.errors import UserError, listing
 from oligo_ad.inputs.vocabulary import CLS, PAD, census_tokens
-from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.network import ScGPT
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ bowang-lab/scGPT, "Pretrained scGPT Model Zoo", whole-human) links to its downlo
 weights with model.pretrained=false: every output then says so."""
 
 
-def read_folder(checkpoint: str | None, pretrained: bool | None) -> Foundation:
+def read_folder(checkpoint: str | None, pretrained: bool | None) -> Pretrained:
     """Vocabulary, architecture and weights of a checkpoint.
 
     Args:
@@ -84,21 +84,21 @@ def read_folder(checkpoint: str | None, pretrained: bool | None) -> Foundation:
     return _with_weights(folder, settings, vocabulary)
 
 
-def _random(settings: dict[str, float], vocabulary: list[str]) -> Foundation:
+def _random(settings: dict[str, float], vocabulary: list[str]) -> Pretrained:
     origin = {
         "weights": "RANDOM, as model.pretrained=false asks",
         "vocabulary": f"{len(vocabulary):,} tokens",
     }
-    return Foundation(tuple(vocabulary), settings, None, origin)
+    return Pretrained(tuple(vocabulary), settings, None, origin)
 
 
-def _with_weights(folder: Path, settings: dict[str, float], vocabulary: list[str]) -> Foundation:
+def _with_weights(folder: Path, settings: dict[str, float], vocabulary: list[str]) -> Pretrained:
     file, stored = _tensors(folder)
     tensors = {_our_name(name): tensor for name, tensor in stored.items()}
     if len(tensors) < len(stored):
         raise UserError(f"{file} holds some weights twice, in two spellings: which are meant is not clear.")
     with torch.device("meta"):
-        backbone = ScGPT(len(vocabulary), Foundation(tuple(vocabulary), settings)).state_dict()
+        backbone = ScGPT(len(vocabulary), Pretrained(tuple(vocabulary), settings)).state_dict()
     _check(file, tensors, {name: tuple(tensor.shape) for name, tensor in backbone.items()})
     left = _left(file, [name for name in tensors if name not in backbone])
     weights = {name: tensors[name].float() for name in backbone}
@@ -111,7 +111,7 @@ def _with_weights(folder: Path, settings: dict[str, float], vocabulary: list[str
     }
     for what, said in origin.items():
         log.info("scGPT %s: %s", what, said)
-    return Foundation(tuple(vocabulary), settings, weights, origin)
+    return Pretrained(tuple(vocabulary), settings, weights, origin)
 
 
 def _settings(file: Path) -> dict[str, float]:

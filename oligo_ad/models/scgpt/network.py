@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.models.blocks import Attention, Block, Packed
-from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.pretrained import Pretrained
 
 LARGEST = 512.0  # values are clamped to it before they are embedded
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -32,7 +32,7 @@ class ScGPT(nn.Module):
 
     Args:
         n_ids: size of the vocabulary.
-        foundation: architecture and, where pretrained, weights.
+        pretrained: architecture and, where pretrained, weights.
         dropout: of residual branches and feed-forward; None: as in pretraining.
         attention_dropout: of attention weights. Pretraining had `dropout` here too; above 0 no flash
             kernel runs, on a CPU a step takes twice as long.
@@ -52,7 +52,7 @@ class ScGPT(nn.Module):
     def __init__(
         self,
         n_ids: int,
-        foundation: Foundation,
+        pretrained: Pretrained,
         dropout: Share | None = None,
         attention_dropout: Share = 0.0,
         frozen_layers: Annotated[int, Field(ge=0)] | None = None,
@@ -62,16 +62,16 @@ class ScGPT(nn.Module):
     ) -> None:
         super().__init__()
         width, heads, layers, feedforward = (
-            int(foundation.settings[name]) for name in ("width", "heads", "layers", "feedforward")
+            int(pretrained.settings[name]) for name in ("width", "heads", "layers", "feedforward")
         )
-        dropout = foundation.settings["dropout"] if dropout is None else dropout
+        dropout = pretrained.settings["dropout"] if dropout is None else dropout
         self.size, self.gradient_checkpointing = width, gradient_checkpointing
         self.encoder = GeneEncoder(n_ids, width)
         self.value_encoder = ValueEncoder(width, dropout)
         blocks = (Block(width, heads, feedforward, "post", dropout, attention_dropout) for _ in range(layers))
         self.transformer_encoder = nn.ModuleDict({"layers": nn.ModuleList(blocks)})
-        if foundation.weights is not None:
-            self.load_state_dict(foundation.weights)
+        if pretrained.weights is not None:
+            self.load_state_dict(pretrained.weights)
         self._choose_trained(frozen_layers, lora_rank, lora_alpha)
 
     @property

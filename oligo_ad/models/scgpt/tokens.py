@@ -20,7 +20,7 @@ from torch import Tensor
 from oligo_ad.config import Seed
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError, listing
-from oligo_ad.inputs.batch import Tokens
+from oligo_ad.inputs.batch import Inputs, Tokens
 from oligo_ad.inputs.draws import cell_keys, draw, stream, uniform
 from oligo_ad.inputs.featurizers import Size, State
 from oligo_ad.inputs.panel import Flavor, choose_genes
@@ -34,7 +34,7 @@ from oligo_ad.inputs.vocabulary import (
     likely_cause,
     match_genes,
 )
-from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.threads import CORES, in_order
 
 BLOCK = 256  # cells that a thread bins at once
@@ -50,7 +50,7 @@ class BinnedGenes:
     the same in evaluation.
 
     Args:
-        foundation: vocabulary, number of bins, value of padding.
+        pretrained: vocabulary, number of bins, value of padding.
         genes: `vocabulary` every gene that has a token; `hvg` or `provided` those of a panel, see
             `panel.choose_genes`.
         n_genes: size of the panel (hvg).
@@ -65,7 +65,7 @@ class BinnedGenes:
 
     def __init__(
         self,
-        foundation: Foundation,
+        pretrained: Pretrained,
         genes: Literal["vocabulary", "hvg", "provided"] = "vocabulary",
         n_genes: Size = 2000,
         flavor: Flavor = "seurat",
@@ -74,8 +74,8 @@ class BinnedGenes:
         min_matched: Annotated[float, Field(ge=0, le=1)] = 0.5,
         seed: Seed = 0,
     ) -> None:
-        self._vocabulary, self._settings = foundation.vocabulary, foundation.settings
-        self._pad, self._cls = (foundation.vocabulary.index(token) for token in (PAD, CLS))
+        self._vocabulary, self._settings = pretrained.vocabulary, pretrained.settings
+        self._pad, self._cls = (pretrained.vocabulary.index(token) for token in (PAD, CLS))
         self.genes, self.n_genes, self.flavor = genes, n_genes, flavor
         self.max_len, self.cls_value, self.min_matched, self.seed = max_len, cls_value, min_matched, seed
         self.about: dict[str, str] = {}
@@ -111,7 +111,7 @@ class BinnedGenes:
         bins = bin_values(offsets, values.data, ids, keys, stream(self.seed, BINNING), n_bins)
         return Tokens(*(torch.from_numpy(part) for part in (offsets, ids, bins, keys)))
 
-    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> Inputs:
         ids_BL, values_BL, mask_BL = tokens.gather(rows_B, longest)
         if longest >= self.max_len:
             bits_BL = draw(tokens.keys[rows_B][:, None], stream(self.seed, SUBSET + epoch), ids_BL)
@@ -123,7 +123,7 @@ class BinnedGenes:
             part.masked_fill(~mask_BL, padding)
             for part, padding in ((ids_BL, self._pad), (values_BL, self._settings["pad_value"]))
         )
-        return (
+        return Inputs(
             torch.cat([torch.full_like(ids_BL[:, :1], self._cls), ids_BL], 1),
             torch.cat([torch.full_like(values_BL[:, :1], self.cls_value), values_BL], 1),
             torch.cat([torch.ones_like(mask_BL[:, :1]), mask_BL], 1),
@@ -155,7 +155,7 @@ class BinnedGenes:
                 f"only {share:.1%} of the genes have a token in the vocabulary, which has such as "
                 f"{listing(self._vocabulary[-20:-16] or self._vocabulary[:4])}; the file has such as "
                 f"{listing(genes['name'][:4])}. {likely_cause(genes)}. "
-                f"model.encoder.min_matched={self.min_matched} is the smallest share that is taken."
+                f"model.featurizer.min_matched={self.min_matched} is the smallest share that is taken."
             )
 
 

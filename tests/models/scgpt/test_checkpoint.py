@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oligo_ad.inputs.vocabulary import census_tokens
-from oligo_ad.models.pretrained import Foundation, read_foundation
+from oligo_ad.models.pretrained import Pretrained, read_pretrained
 from oligo_ad.models.scgpt.checkpoint import read_folder
 from oligo_ad.models.scgpt.network import ScGPT
 from tests.builders import answer, assert_says, configuration, scgpt_folder
@@ -79,11 +79,11 @@ def test_every_spelling_of_the_names_gives_the_same_weights(
 
 
 def test_the_network_gets_the_weights(tmp_path: Path) -> None:
-    foundation = read_folder(str(scgpt_folder(tmp_path, TOKENS)), True)
-    assert foundation.weights is not None
-    network = ScGPT(len(foundation.vocabulary), foundation).state_dict()
-    assert network.keys() == foundation.weights.keys()
-    assert all(torch.equal(network[name], tensor) for name, tensor in foundation.weights.items())
+    pretrained = read_folder(str(scgpt_folder(tmp_path, TOKENS)), True)
+    assert pretrained.weights is not None
+    network = ScGPT(len(pretrained.vocabulary), pretrained).state_dict()
+    assert network.keys() == pretrained.weights.keys()
+    assert all(torch.equal(network[name], tensor) for name, tensor in pretrained.weights.items())
 
 
 def test_vocabulary_and_settings_are_those_of_the_files(tmp_path: Path) -> None:
@@ -186,16 +186,16 @@ def test_without_pretraining_and_folder_the_sizes_are_the_published_ones() -> No
 
 def test_a_configuration_names_the_reader(tmp_path: Path) -> None:
     folder = scgpt_folder(tmp_path, TOKENS)
-    found = read_foundation(configuration("model=scgpt", f"model.checkpoint={folder}").model)
-    assert isinstance(found, Foundation)
+    found = read_pretrained(configuration("model=scgpt", f"model.checkpoint={folder}").model)
+    assert isinstance(found, Pretrained)
     assert found.vocabulary[:12] == tuple(TOKENS)
     assert found.weights is not None
-    random = read_foundation(
+    random = read_pretrained(
         configuration("model=scgpt", f"model.checkpoint={folder}", "model.pretrained=false").model
     )
     assert random is not None
     assert random.weights is None
-    assert read_foundation(configuration().model) is None
+    assert read_pretrained(configuration().model) is None
 
 
 # What is refused
@@ -205,7 +205,7 @@ def test_a_configuration_names_the_reader(tmp_path: Path) -> None:
 def test_a_checkpoint_that_was_not_given_is_asked_for(pretrained: bool | None) -> None:
     said = "model.checkpoint=/path/to", "args.json, vocab.json and best_model.pt", "model.pretrained=false"
     assert_says(answer(read_folder, None, pretrained), *said)
-    assert_says(answer(read_foundation, configuration("model=scgpt").model), *said)
+    assert_says(answer(read_pretrained, configuration("model=scgpt").model), *said)
 
 
 @pytest.mark.parametrize("pretrained", [True, False])

@@ -13,7 +13,7 @@ from oligo_ad.inputs.batch import Batch
 from oligo_ad.models import blocks
 from oligo_ad.models.blocks import NEVER, Packed, attend_with_mask, has_varlen_kernel
 from oligo_ad.models.mlp import MLP
-from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.training.fit import parameter_groups
 from oligo_ad.training.predict import attention_kernels
@@ -25,7 +25,7 @@ SETTINGS = {"width": 16, "heads": 4, "layers": 3, "feedforward": 24, "dropout": 
 
 def network(**how: Any) -> ScGPT:
     torch.manual_seed(0)
-    return ScGPT(N_IDS, Foundation(tuple(map(str, range(N_IDS))), SETTINGS), **how)
+    return ScGPT(N_IDS, Pretrained(tuple(map(str, range(N_IDS))), SETTINGS), **how)
 
 
 def cells(lengths: list[int], dtype: torch.dtype = torch.float64) -> Batch:

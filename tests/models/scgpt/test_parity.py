@@ -32,8 +32,8 @@ if HOME is None:
 def both(sizes: tuple[int, int, int, int], folder: Path) -> tuple[Any, ScGPT]:
     """The package's model, and ours from the folder that it wrote."""
     theirs = published_model(sizes)
-    foundation = read_folder(str(saved(theirs, sizes, folder)), True)
-    return theirs, ScGPT(len(foundation.vocabulary), foundation, dropout=0.0)
+    pretrained = read_folder(str(saved(theirs, sizes, folder)), True)
+    return theirs, ScGPT(len(pretrained.vocabulary), pretrained, dropout=0.0)
 
 
 @pytest.mark.parametrize("lengths", [[20, 20, 20], [1, 7, 33, 20]], ids=["no padding", "padding"])
@@ -103,15 +103,15 @@ def test_tokens_are_those_of_the_package(cls_value: float, tmp_path: Path) -> No
     adata = atlas(nuclei=4)
     adata.var_names = names
     cohort = read(write(adata, tmp_path))
-    foundation = read_folder(str(saved(published_model(SMALL), SMALL, tmp_path)), True)
-    encoder = BinnedGenes(foundation, cls_value=cls_value).fit(cohort, tuple(cohort.donors.index))
-    tokens = encoder.tokens(cohort)
+    pretrained = read_folder(str(saved(published_model(SMALL), SMALL, tmp_path)), True)
+    featurizer = BinnedGenes(pretrained, cls_value=cls_value).fit(cohort, tuple(cohort.donors.index))
+    tokens = featurizer.tokens(cohort)
     binned = np.zeros_like(counts(cohort))
     for cell in range(len(binned)):
         places = slice(tokens.offsets[cell], tokens.offsets[cell + 1])
         binned[cell, tokens.gene_ids[places] - 500] = tokens.values[places]
     rows = torch.arange(len(binned))
-    ids, values, mask = encoder.pack(tokens, rows, int(tokens.offsets.diff().max()), epoch=0)
+    ids, values, mask = featurizer.pack(tokens, rows, int(tokens.offsets.diff().max()), epoch=0)
     tokenizer = published("tokenizer.gene_tokenizer")
     theirs = tokenizer.tokenize_and_pad_batch(
         binned, np.arange(500, 560), max_len=61, vocab=vocabulary(), pad_token="<pad>", pad_value=-2,
@@ -126,8 +126,8 @@ def test_tokens_are_those_of_the_package(cls_value: float, tmp_path: Path) -> No
 def test_a_classifier_made_from_the_folder_holds_the_weights_of_the_package(tmp_path: Path) -> None:
     model = published_model(SMALL)
     config = configuration("model=scgpt", f"model.checkpoint={saved(model, SMALL, tmp_path)}")
-    foundation = read_folder(config.model.checkpoint, True)
-    classifier = make_classifier(config.model, config.metadata, foundation, len(foundation.vocabulary), 0)
+    pretrained = read_folder(config.model.checkpoint, True)
+    classifier = make_classifier(config.model, config.metadata, pretrained, len(pretrained.vocabulary), 0)
     stored = dict(model.named_parameters())
     for name, parameter in classifier.network.named_parameters():
         assert parameter.equal(stored[name]), name

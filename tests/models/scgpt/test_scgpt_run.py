@@ -42,7 +42,7 @@ def settings(path: Path, model: str, *overrides: str) -> Config:
         f"cache.dir={path.parent / 'cache'}",
         f"model={model}",
         f"model.checkpoint={folder}",
-        "model.encoder.max_len=25",
+        "model.featurizer.max_len=25",
         "evaluation.baselines=false",
         *overrides,
     )
@@ -127,15 +127,15 @@ def test_a_saved_model_predicts_as_it_did_without_the_folder_it_came_from(
         ("model.network.lora_rank=2",),
         ("model.network.frozen_layers=1", "fit.layer_decay=0.8"),
         ("model.network.gradient_checkpointing=true", "model.network.attention_dropout=0.1"),
-        ("model.encoder.genes=hvg", "model.encoder.cls_value=-2", "fit.accumulate=2"),
+        ("model.featurizer.genes=hvg", "model.featurizer.cls_value=-2", "fit.accumulate=2"),
         ("fit.schedule._target_=oligo_ad.training.schedule.constant", "~fit.schedule.final"),
     ],
 )
 def test_every_way_of_fine_tuning_runs_to_its_end(how: tuple[str, ...], path: Path, tmp_path: Path) -> None:
     assert tasks.run(settings(path, "scgpt", *how), tmp_path / "run") is not None
     trained = load_checkpoint(tmp_path / "run/model.safetensors")
-    assert trained.foundation is not None
-    assert len(trained.foundation.vocabulary) == 63
+    assert trained.pretrained is not None
+    assert len(trained.pretrained.vocabulary) == 63
 
 
 def test_frozen_layers_leave_the_run_as_they_came(path: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_vectors_are_computed_once_for_all_folds_and_runs(
     tasks.run(settings(path, "scgpt_frozen", *folds), tmp_path / "first")
     tasks.run(settings(path, "scgpt_frozen", *folds, "seed=3"), tmp_path / "second")
     assert len(computed) == 1
-    tasks.run(settings(path, "scgpt_frozen", "model.encoder.max_len=24"), tmp_path / "third")
+    tasks.run(settings(path, "scgpt_frozen", "model.featurizer.max_len=24"), tmp_path / "third")
     assert len(computed) == 2
     scgpt_folder(tmp_path / "checkpoint", TOKENS, dropout=0.3)
     other = torch.load(tmp_path / "checkpoint/best_model.pt", weights_only=True)

@@ -18,14 +18,14 @@ from oligo_ad.data.cohort import Cohort
 from oligo_ad.inputs.batch import Tokens
 from oligo_ad.inputs.draws import cell_keys, draw, stream
 from oligo_ad.inputs.panel import choose_genes
-from oligo_ad.models.pretrained import Foundation
+from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.tokens import BINNING, BinnedGenes, bin_values
 from tests import builders
 
 PAD, CLS = 0, 1
 # The ids of GENE0, GENE1, … are not their places in the file.
 VOCABULARY = ("<pad>", "<cls>", "OTHER", *(f"GENE{i}" for i in reversed(range(300))))
-FOUNDATION = Foundation(VOCABULARY, {"n_bins": 51, "pad_value": -2})
+FOUNDATION = Pretrained(VOCABULARY, {"n_bins": 51, "pad_value": -2})
 Bins = dict[str, dict[str, int]]
 
 
@@ -126,13 +126,13 @@ def atlas() -> ad.AnnData:
     return builders.atlas(5, 4, nuclei=8, genes=60)
 
 
-def encoder(cohort: Cohort, **options: Any) -> BinnedGenes:
+def featurizer(cohort: Cohort, **options: Any) -> BinnedGenes:
     return BinnedGenes(FOUNDATION, **options).fit(cohort, tuple(cohort.donors.index))
 
 
 def bins_by_name(cohort: Cohort, **options: Any) -> Bins:
     """The bin of each gene of each nucleus."""
-    tokens = encoder(cohort, **options).tokens(cohort)
+    tokens = featurizer(cohort, **options).tokens(cohort)
     return {
         barcode: {
             VOCABULARY[token]: int(value)
@@ -144,7 +144,7 @@ def bins_by_name(cohort: Cohort, **options: Any) -> Bins:
     }
 
 
-def test_the_encoder_reads_every_expressed_gene_with_the_bin_of_the_definition(tmp_path: Path) -> None:
+def test_the_featurizer_reads_every_expressed_gene_with_the_bin_of_the_definition(tmp_path: Path) -> None:
     cohort = builders.cohort(atlas(), tmp_path)
     found = bins_by_name(cohort, seed=5)
     assert len(found) == len(cohort.cells)
@@ -205,9 +205,9 @@ def test_bins_change_with_the_seed_and_the_barcode(tmp_path: Path) -> None:
     assert all(bins != first[barcode[1:]] for barcode, bins in bins_by_name(renamed).items())
 
 
-def test_a_restored_encoder_reads_as_the_fitted_one(tmp_path: Path) -> None:
+def test_a_restored_featurizer_reads_as_the_fitted_one(tmp_path: Path) -> None:
     cohort = builders.cohort(atlas(), tmp_path)
-    fitted = encoder(cohort, genes="hvg", n_genes=20)
+    fitted = featurizer(cohort, genes="hvg", n_genes=20)
     restored = BinnedGenes(FOUNDATION, genes="hvg", n_genes=20).restore(fitted.gene_names, fitted.state())
     for one, other in zip(fitted.tokens(cohort), restored.tokens(cohort), strict=True):
         assert torch.equal(one, other)
@@ -235,7 +235,7 @@ def test_a_panel_of_the_file_is_read_and_genes_without_a_token_are_told(tmp_path
     marked = replace(
         cohort, genes=genes.assign(highly_variable=genes["name"].isin(["GENE3", "GENE5", "GENE7"]))
     )
-    made = encoder(marked, genes="provided")
+    made = featurizer(marked, genes="provided")
     assert made.gene_names == ["GENE3", "GENE5"]
     builders.assert_says(made.about["without a token"], "GENE7")
 
@@ -334,10 +334,10 @@ def test_cls_comes_first_and_padding_last(cls_value: float) -> None:
 
 
 def test_padding_has_the_value_and_the_id_of_the_checkpoint() -> None:
-    foundation = Foundation(("GENE0", "<cls>", "GENE1", "<pad>"), {"n_bins": 51, "pad_value": -9})
+    pretrained = Pretrained(("GENE0", "<cls>", "GENE1", "<pad>"), {"n_bins": 51, "pad_value": -9})
     offsets, genes, bins = (torch.tensor(part) for part in ([0, 1, 3], [0, 2, 0], [5, 6, 7]))
     tokens = Tokens(offsets, genes, bins, torch.arange(2))
-    ids, values, _ = BinnedGenes(foundation).pack(tokens, torch.tensor([0, 1]), 2, 0)
+    ids, values, _ = BinnedGenes(pretrained).pack(tokens, torch.tensor([0, 1]), 2, 0)
     assert ids.tolist() == [[1, 0, 3], [1, 2, 0]]
     assert values.tolist() == [[0, 5, -9], [0, 6, 7]]
 
