@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from oligo_ad.config import DataConfig, SimulationConfig
-from oligo_ad.data.cohort import Cohort, build
+from oligo_ad.data.cohort import SHAPING, Cohort, build
 from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
 from oligo_ad.storage.atlas import Atlas, open_atlas
@@ -35,7 +35,7 @@ from oligo_ad.storage.matrix import open_matrix
 
 log = logging.getLogger(__name__)
 
-FRAMES = ("cells", "genes", "donors", "flow", "excluded")
+FRAMES = ("cells", "genes", "donors", "steps")
 # What a build that broke off, or a check that failed, leaves behind.
 LEFT = {".partial": "unfinished", ".damaged": "damaged, set aside"}
 MADE = re.compile(
@@ -118,7 +118,7 @@ def _key(path: Path, config: DataConfig) -> str:
     digest = hashlib.sha256(_code().encode())
     for part in _fingerprint(path):
         digest.update(part)
-    choices = {k: v for k, v in asdict(config).items() if k not in ("name", "path", "simulation")}
+    choices = {field: getattr(config, field) for field in SHAPING}
     digest.update(json.dumps(choices, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
@@ -162,6 +162,7 @@ def _complete(cohort: Cohort, folder: Path) -> None:
         "simulated": cohort.simulated,
         "about": cohort.about,
         "notes": cohort.notes,
+        "varying": cohort.varying,
     }
     manifest["manifest"] = _checksum_of(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -189,6 +190,7 @@ def _read(folder: Path) -> Cohort | None:
         simulated=manifest["simulated"],
         about=manifest["about"],
         notes=tuple(manifest["notes"]),
+        varying=manifest["varying"],
         **{name: _frame(folder / f"{name}.parquet") for name in FRAMES},
     )
 

@@ -1,6 +1,7 @@
-"""The cohort: the chosen nuclei with their counts, genes and donors, before anything is fitted."""
+"""The cohort: the nuclei of one cell type with their counts, genes and donors, before anything is fitted."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,40 +19,58 @@ from oligo_ad.storage.expression import TARGET, Expression, find_expression, log
 from oligo_ad.storage.matrix import CellMatrix, MatrixWriter
 
 
+# Fields of `data` that a cohort depends on: which file it is stands beside them, and no label is among them.
+SHAPING = ("donor_key", "cell_type_key", "cell_types", "counts", "min_genes", "min_nuclei")
+
+
 @dataclass(frozen=True)
 class Cohort:
-    """Everything the protocol works on; nothing here was fitted on anything.
+    """The nuclei of one cell type of every donor, as stored; nothing here was fitted or labelled.
 
-    `matrix` [cells, genes], counts or log values as `expression.content` says.
-    `cells`: barcode, donor, label (0/1), total (counts), n_genes, and for a simulated file `truth`.
+    `matrix` [nuclei, genes], counts or log values as `expression.content` says.
+    `cells`: barcode, donor, total (counts), n_genes, and for a simulated file `truth`.
     `genes`: name (unique), symbol, ensembl, and `highly_variable` where the file has it.
-    `donors`: indexed by donor id; label, nuclei, every donor-level obs column of the file.
+    `donors`: indexed by donor id, sorted; nuclei, and under `obs:NAME` the obs columns that do not vary
+    within a donor. `varying`: for those that do, in some donors, the ids of these.
     `sums`: of each gene over each donor's nuclei.
-    `flow`: donors and nuclei by step and class. `about`: facts for the report.
+    `steps` [donors of the file, steps]: nuclei after each step. `about`: facts for the report.
     """
 
     matrix: CellMatrix
     cells: pd.DataFrame
     genes: pd.DataFrame
     donors: pd.DataFrame
+    varying: dict[str, list[str]]
     sums: DonorSums
-    flow: pd.DataFrame
-    excluded: pd.DataFrame
+    steps: pd.DataFrame
     expression: Expression
     simulated: bool
     about: dict[str, str]
     notes: tuple[str, ...]
 
     def log_values(self, genes: np.ndarray) -> sp.csr_matrix:
-        """Log-normalised expression [cells, len(genes)] float32, of every nucleus by itself."""
+        """Log-normalised expression [nuclei, len(genes)] float32, of every nucleus by itself."""
         values = self.matrix.columns(genes)
         if self.expression.content == "log":
             return values
         return log_normalise(values, self.cells["total"].to_numpy())
 
-    def rows_of(self, donors: tuple[str, ...]) -> np.ndarray:
+    def rows_of(self, donors: Collection[str]) -> np.ndarray:
         """Rows of all nuclei of these donors, sorted."""
         return np.flatnonzero(self.cells["donor"].isin(donors).to_numpy())
+
+    def of(self, donors: Collection[str]) -> "Cohort":
+        """The same cohort with some donors only; the matrix is a view."""
+        rows = self.rows_of(donors)
+        varying = {name for name, where in self.varying.items() if not set(donors).isdisjoint(where)}
+        kept = self.donors.index.isin(donors)
+        return replace(
+            self,
+            matrix=self.matrix.of(rows),
+            cells=self.cells.iloc[rows].reset_index(drop=True),
+            donors=self.donors[kept].drop(columns=[f"obs:{name}" for name in varying]),
+            sums=self.sums.of(kept),
+        )
 
 
 def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
@@ -66,7 +85,6 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
         {
             "barcode": atlas.barcodes(chosen.rows),
             "donor": chosen.donor,
-            "label": chosen.label,
             "total": total if expression.content == "counts" else np.nan,
             "n_genes": n_genes,
         }
@@ -75,31 +93,32 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
         cells["truth"] = atlas.column("SIMULATED affected", chosen.rows).to_numpy(float)
     good = _good(cells, config)
     cells = cells[good].reset_index(drop=True)
-    classes = cells["label"].map({1: "positive", 0: "negative"})
-    after = f"quality (≥ {config.min_genes} genes, ≥ {config.min_nuclei} nuclei a donor)"
-    flow = pd.concat([chosen.flow, selection.count(after, cells.assign(**{"class": classes}))])
+    left = cells["donor"].value_counts().reindex(chosen.steps.index, fill_value=0)
+    columns, varying = _donor_columns(atlas, chosen.rows[good], cells["donor"])
     return Cohort(
         matrix=writer.close(good),
         cells=cells,
         genes=gene_names(var),
-        donors=_donors(atlas, chosen.rows[good], cells),
+        donors=pd.DataFrame({"nuclei": cells.groupby("donor").size()}).join(columns),
+        varying=varying,
         sums=sums.of(np.isin(donors, cells["donor"])),
-        flow=flow.reset_index(drop=True),
-        excluded=chosen.excluded,
+        steps=chosen.steps.assign(**{quality(config): left}),
         expression=expression,
         simulated=atlas.simulated,
         about={
             "file": atlas.path.name,
             "donor column": chosen.columns.donor,
-            "label column": chosen.columns.label,
-            "positive (1)": ", ".join(config.positive),
-            "negative (0)": ", ".join(config.negative),
             "cell type column": chosen.columns.cell_type or "none: every nucleus",
             "cell types": ", ".join(chosen.cell_types) or "all",
             "expression": expression.says,
         },
         notes=chosen.notes,
     )
+
+
+def quality(config: DataConfig) -> str:
+    """The last step in words."""
+    return f"quality (≥ {config.min_genes} genes, ≥ {config.min_nuclei} nuclei a donor)"
 
 
 def _write_rows(
@@ -137,21 +156,25 @@ def _rich(n_genes: np.ndarray, config: DataConfig) -> np.ndarray:
 
 
 def _good(cells: pd.DataFrame, config: DataConfig) -> np.ndarray:
-    """Which nuclei are rich enough, and of donors with enough of those [cells] bool.
+    """Which nuclei are rich enough, and of donors with enough of those [nuclei] bool.
 
     Raises:
-        UserError: none is left of one class.
+        UserError: none is left.
     """
     rich = _rich(cells["n_genes"].to_numpy(), config)
-    enough = cells[rich].groupby("donor")["label"].size() >= config.min_nuclei
+    enough = cells[rich].groupby("donor").size() >= config.min_nuclei
     good: np.ndarray = rich & cells["donor"].isin(enough.index[enough]).to_numpy()
-    left, names = set(cells["label"][good]), {1: config.positive, 0: config.negative}
-    if lost := [", ".join(values) for label, values in names.items() if label not in left]:
-        raise UserError(
-            f"quality control leaves no nucleus of {' and none of '.join(lost)}: none with data.min_genes="
-            f"{config.min_genes} genes in a donor of data.min_nuclei={config.min_nuclei} nuclei. Lower them."
-        )
+    if not good.any():
+        raise UserError(lost_in_quality_control("any donor", config))
     return good
+
+
+def lost_in_quality_control(lost: str, config: DataConfig) -> str:
+    """The message when no nucleus of a class, or of any donor, is left."""
+    return (
+        f"quality control leaves no nucleus of {lost}: none with data.min_genes={config.min_genes} genes in "
+        f"a donor of data.min_nuclei={config.min_nuclei} nuclei. Lower them."
+    )
 
 
 def gene_names(var: pd.DataFrame) -> pd.DataFrame:
@@ -176,15 +199,24 @@ def gene_names(var: pd.DataFrame) -> pd.DataFrame:
     return genes
 
 
-def _donors(atlas: Atlas, rows: np.ndarray, cells: pd.DataFrame) -> pd.DataFrame:
-    """The donor table: label, nuclei, and each obs column that is constant within every donor."""
-    by_donor = cells.groupby("donor")
-    table = pd.DataFrame({"label": by_donor["label"].first(), "nuclei": by_donor.size()})
-    columns = {}
+def _donor_columns(
+    atlas: Atlas, rows: np.ndarray, donor: pd.Series
+) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """The obs columns that tell something of donors, a value each, and where one varies within donors.
+
+    A column that varies within every donor tells of nuclei, and is left out.
+    """
+    columns, varying = {}, {}
     for name in atlas.columns:
+        if name.startswith("SIMULATED"):
+            continue
         values = atlas.column(name, rows)
         codes = pd.Series(pd.factorize(values)[0]).where(values.notna())
-        if (codes.groupby(cells["donor"]).nunique() <= 1).all() and not name.startswith("SIMULATED"):
-            first = values.astype(object if values.dtype == "category" else values.dtype)
-            columns[name] = first.groupby(cells["donor"]).first()
-    return table.join(pd.DataFrame(columns, index=table.index).add_prefix("obs:"))
+        several = codes.groupby(donor).nunique() > 1
+        if several.all():
+            continue
+        plain = values.astype(object if values.dtype == "category" else values.dtype)
+        columns[f"obs:{name}"] = plain.groupby(donor).first()
+        if several.any():
+            varying[name] = several.index[several].tolist()
+    return pd.DataFrame(columns), varying

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from oligo_ad.config import MetadataConfig
-from oligo_ad.data.selection import MISSING
+from oligo_ad.data.columns import MISSING
 from oligo_ad.errors import UserError, listing, nearest
 
 # ADNC is computed from Thal, Braak and CERAD; the others are read at the same examination, or
@@ -40,45 +40,87 @@ COVARIATES = ("age", "sex", "apoe4", "apoe2")  # of the covariates-only baseline
 
 @dataclass(frozen=True)
 class Covariates:
-    """Donor columns as numbers: `values` [donors, columns], NaN where unknown; `notes` for the user."""
+    """Donor columns as numbers.
 
+    `names`: as configured. `values` [donors, columns], NaN where unknown. `label_derived`: obs columns among
+    them that give the label away, if the user insisted. `notes`: what a user should know.
+    """
+
+    names: tuple[str, ...]
     values: pd.DataFrame
-    notes: tuple[str, ...]
     label_derived: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Standardiser:
-    """Training mean and SD of each column kept, and which columns get an "unknown" indicator."""
+class Coding:
+    """How covariates become inputs of a model, learned from training donors.
 
+    `names`: the covariates, as configured. `mean`, `sd`: of each column kept, over training donors.
+    `with_unknown`: columns that get an "unknown" indicator.
+    """
+
+    names: tuple[str, ...]
     mean: pd.Series
     sd: pd.Series
     with_unknown: tuple[str, ...]
 
+    @property
+    def size(self) -> int:
+        """Inputs M of a donor."""
+        return len(self.mean) + len(self.with_unknown)
+
     def apply(self, values: pd.DataFrame) -> pd.DataFrame:
-        """Standardised values and indicators [donors, M], without NaN."""
-        scaled = ((values[list(self.mean.index)] - self.mean) / self.sd).fillna(0.0)
-        unknown = values[list(self.with_unknown)].isna().astype(float).add_suffix(" unknown")
-        return scaled.join(unknown).astype(np.float32)
+        """Standardised values and indicators [donors, M] float32, without NaN.
+
+        Args:
+            values: [donors, columns], NaN where unknown; of these donors or of another file's.
+        """
+        known = pd.DataFrame({name: _column(name, values) for name in self.mean.index}, index=values.index)
+        scaled = ((known - self.mean) / self.sd).fillna(0.0)
+        unknown = {f"{name} unknown": _column(name, values).isna() for name in self.with_unknown}
+        return scaled.join(pd.DataFrame(unknown, index=values.index, dtype=float)).astype(np.float32)
 
 
-def fit_standardiser(values: pd.DataFrame, train: tuple[str, ...]) -> Standardiser:
+def _column(name: str, values: pd.DataFrame) -> pd.Series:
+    """A column of the covariates; of a level that no donor here has: 0 where another level is known."""
+    if name in values:
+        return values[name]
+    other_levels = [other for other in values if other.startswith(name.partition("=")[0] + "=")]
+    if not other_levels:
+        return pd.Series(np.nan, values.index)
+    return values[other_levels[0]] * 0.0
+
+
+def fit_coding(covariates: "Covariates", train: tuple[str, ...]) -> Coding:
     """Fit on training donors alone; a column constant there, such as a category that only a test
     donor has, is left out."""
-    known = values.loc[list(train)]
+    known = covariates.values.loc[list(train)]
     varies = known.columns[known.nunique() > 1]
-    return Standardiser(
+    return Coding(
+        names=covariates.names,
         mean=known[varies].mean(),
         sd=known[varies].std(ddof=0),
         with_unknown=tuple(known.columns[known.isna().any() & known.notna().any()]),
     )
 
 
-def read_covariates(donors: pd.DataFrame, config: MetadataConfig) -> Covariates:
+def encode(donors: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
+    """Covariates of donors as numbers [donors, columns], NaN where unknown; columns that are not there are
+    left out. For donors whose label is not known."""
+    columns: dict[str, pd.Series] = {}
+    for name in names:
+        if source := _source(name, donors):
+            columns |= _encode(name, donors[f"obs:{source}"])[0]
+    return pd.DataFrame(columns, index=donors.index, dtype=float)
+
+
+def read_covariates(donors: pd.DataFrame, label: pd.Series, config: MetadataConfig) -> Covariates:
     """The configured columns of the donor table as numbers.
 
     Args:
-        donors: the cohort's donor table (`label`, and obs columns under `obs:…`).
+        donors: the cohort's donor table (obs columns under `obs:…`).
+        label: 0 or 1 of each of these donors, for the guard against columns that give it away.
         config: names: age, sex, apoe4, apoe2, pmi, education, or any donor-level obs column.
 
     Raises:
@@ -98,9 +140,9 @@ def read_covariates(donors: pd.DataFrame, config: MetadataConfig) -> Covariates:
                 f"metadata.columns: no donor-level obs column '{name}'.{nearest(name, known)} "
                 f"There are {listing(known, 40)}."
             )
-        encoded, said = _encode(name, donors[f"obs:{source}"])
-        notes += said
-        if reason := _gives_label_away(source, encoded, donors["label"]):
+        encoded, assumed = _encode(name, donors[f"obs:{source}"])
+        notes += assumed
+        if reason := _gives_label_away(source, encoded, label):
             if not config.allow_label_derived:
                 raise UserError(
                     f"metadata.columns: '{source}' is refused, because {reason}. Remove it, or set "
@@ -111,7 +153,7 @@ def read_covariates(donors: pd.DataFrame, config: MetadataConfig) -> Covariates:
     if config.columns and not columns:
         raise UserError(f"metadata=on: the file has none of {listing(config.columns)}. Use metadata=off.")
     values = pd.DataFrame(columns, index=donors.index, dtype=float)
-    return Covariates(values, tuple(notes + _fingerprints(values)), tuple(derived))
+    return Covariates(config.columns, values, tuple(derived), tuple(notes + _fingerprints(values)))
 
 
 def _source(name: str, donors: pd.DataFrame) -> str | None:
@@ -163,8 +205,8 @@ def _ages(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]:
         return float(np.mean(found[:2]))
 
     values = raw.map(number)
-    said = f"metadata '{name}': {inexact} donors have an open or binned value, read as its bound or middle"
-    return {name: values}, [said] if inexact else []
+    note = f"metadata '{name}': {inexact} donors have an open or binned value, read as its bound or middle"
+    return {name: values}, [note] if inexact else []
 
 
 def derived_from_label(column: str) -> str | None:

@@ -1,7 +1,6 @@
-"""Which nuclei take part: read from obs alone, before any count is read.
+"""Which nuclei take part: those of the wanted cell type that have a donor, whatever the donor's label.
 
-A nucleus takes part when its cell type is wanted and its donor's label is one of the two classes.
-Everything left out is counted, by step and by class.
+Read from obs alone, before any count is read. What is left out is counted by donor.
 """
 
 from dataclasses import dataclass
@@ -10,12 +9,9 @@ import numpy as np
 import pandas as pd
 
 from oligo_ad.config import DataConfig
+from oligo_ad.data.columns import as_text, find_column, values_of
 from oligo_ad.errors import UserError, listing, nearest
 from oligo_ad.storage.atlas import Atlas
-
-CLASSES = pd.Index(["positive", "negative", "excluded"])
-# Words that mean "nothing known" where a value is expected.
-MISSING = frozenset({"", "nan", "none", "na", "n/a", "unknown", "missing"})
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,6 @@ class Columns:
     """The obs columns that were recognised."""
 
     donor: str
-    label: str
     cell_type: str | None
 
 
@@ -31,190 +26,93 @@ class Columns:
 class Selection:
     """The nuclei that take part.
 
-    `cell_types` those of the wanted ones that occur, empty for all;
-    `rows` [cells] their rows in the file, sorted; `donor` [cells] donor ids; `label` [cells] 0 or 1.
-    `flow` counts donors and nuclei by step and class; `excluded` by excluded label value; `notes` what a
-    user should know.
+    `cell_types` those of the wanted ones that occur, empty for all; `rows` [nuclei] their rows in the
+    file, sorted; `donor` [nuclei] donor ids. `steps` [donors of the file, steps]: nuclei of each donor
+    after each step. `notes`: what a user should know.
     """
 
     columns: Columns
     cell_types: tuple[str, ...]
     rows: np.ndarray
     donor: np.ndarray
-    label: np.ndarray
-    flow: pd.DataFrame
-    excluded: pd.DataFrame
+    steps: pd.DataFrame
     notes: tuple[str, ...]
 
 
 def recognise(atlas: Atlas, config: DataConfig) -> Columns:
-    """Find the donor, label and cell-type columns under any of their configured names.
+    """Find the donor and cell-type columns under any of their configured names.
 
     Raises:
         UserError: one is not there, or was not named.
     """
-
-    def find(field: str, names: tuple[str, ...]) -> str:
-        if not names:
-            raise UserError(
-                f"data.{field} is not set. Name the obs column, for instance data.{field}="
-                f"'{atlas.columns[0]}'. Columns of {atlas.path.name}: {listing(atlas.columns, 40)}."
-            )
-        found = atlas.first_column(names)
-        if found is None:
-            raise UserError(
-                f"{atlas.path.name} has no obs column {' or '.join(map(repr, names))} "
-                f"(data.{field}).{nearest(names[0], atlas.columns)} "
-                f"Its columns: {listing(atlas.columns, 40)}."
-            )
-        return found
-
     wants_type = bool(config.cell_types or config.cell_type_key)
     return Columns(
-        donor=find("donor_key", config.donor_key),
-        label=find("label_key", config.label_key),
-        cell_type=find("cell_type_key", config.cell_type_key) if wants_type else None,
+        donor=find_column(atlas, "donor_key", config.donor_key),
+        cell_type=find_column(atlas, "cell_type_key", config.cell_type_key) if wants_type else None,
     )
 
 
 def select(atlas: Atlas, config: DataConfig) -> Selection:
-    """Choose the nuclei of the wanted cell types whose donors belong to one of the two classes.
+    """Choose the nuclei of the wanted cell types.
 
     Raises:
-        UserError: a value is misspelt, a class is empty, a donor has two labels, ids are ambiguous.
+        UserError: a cell type is misspelt, ids are ambiguous, or there is no donor.
     """
     columns = recognise(atlas, config)
-    obs = pd.DataFrame(
-        {
-            "donor": _text(atlas.column(columns.donor)),
-            "value": _text(atlas.column(columns.label)),
-        }
-    )
-    if columns.cell_type:
-        obs["cell_type"] = _text(atlas.column(columns.cell_type))
-    obs["class"] = _classes(obs["value"], columns.label, config)
-    notes = _check_donors(obs, columns)
-    has_donor = obs["donor"].notna()
-    wanted = has_donor & _of_wanted_type(obs, columns, config)
-    labelled = wanted & (obs["class"] != "excluded")
-    types = tuple(word for word in config.cell_types if (obs["cell_type"] == word).any())
-    flow = pd.concat(
-        [
-            count("in the file", obs[has_donor]),
-            count(f"cell type {listing(types) or 'any'}", obs[wanted]),
-            count(f"label {listing(config.positive)} or {listing(config.negative)}", obs[labelled]),
-        ]
-    )
-    left_out = obs.loc[wanted & (obs["class"] == "excluded"), ["value", "donor"]].astype(object)
-    excluded = left_out.fillna({"value": "missing"}).groupby("value")["donor"]
-    kept = obs[labelled]
-    for name in ("positive", "negative"):
-        if not (kept["class"] == name).any():
-            given = listing(getattr(config, name))
-            raise UserError(
-                f"no nucleus of cell type {listing(config.cell_types) or 'any'} has a donor with "
-                f"{columns.label} = {given} (data.{name}): both classes are needed."
-            )
+    donor = as_text(atlas.column(columns.donor))
+    _check_ids(donor, columns.donor)
+    has_donor = donor.notna()
+    types: tuple[str, ...] = ()
+    wanted = has_donor
+    if columns.cell_type and config.cell_types:
+        cell_type = as_text(atlas.column(columns.cell_type))
+        types = _present(cell_type.value_counts(), columns.cell_type, config)
+        wanted = has_donor & cell_type.isin(types)
+    steps = {"in the file": has_donor, f"cell type {listing(types) or 'any'}": wanted}
+    missing = int(donor.isna().sum())
     return Selection(
         columns=columns,
         cell_types=types,
-        rows=np.flatnonzero(labelled),
-        donor=kept["donor"].to_numpy(str),
-        label=(kept["class"] == "positive").to_numpy(np.int8),
-        flow=flow,
-        excluded=excluded.agg(donors="nunique", nuclei="size").reset_index(),
-        notes=tuple(notes),
+        rows=np.flatnonzero(wanted),
+        donor=donor[wanted].to_numpy(str),
+        steps=pd.DataFrame({step: _nuclei(donor[left]) for step, left in steps.items()}),
+        notes=(f"{missing:,} nuclei without a donor id were left out",) if missing else (),
     )
 
 
-def count(step: str, obs: pd.DataFrame) -> pd.DataFrame:
-    """Donors and nuclei of each class after a step. `obs` has columns donor and class."""
-    grouped = obs.groupby("class", observed=True)["donor"].agg(donors="nunique", nuclei="size")
-    grouped.index = grouped.index.astype(object)
-    grouped = grouped.reindex(["positive", "negative", "excluded"], fill_value=0)
-    return grouped.rename_axis("class").reset_index().assign(step=step)
+def _nuclei(donor: pd.Series) -> pd.Series:
+    """Nuclei of each donor of the file, those with none among them."""
+    counts = donor.value_counts()
+    return counts.set_axis(counts.index.astype(object)).rename_axis("donor").sort_index()
 
 
-def _text(values: pd.Series) -> pd.Series:
-    """Values as categories of text, words for "unknown" turned into missing.
+def _present(counts: pd.Series, column: str, config: DataConfig) -> tuple[str, ...]:
+    """Those of the wanted cell types that occur.
 
-    Categories are cleaned and kept, not nuclei: a million nuclei have a hundred donors.
+    Raises:
+        UserError: one of them does not, and no other spelling of it does.
     """
-    levels = values.astype("category").cat.remove_unused_categories().cat
-    words = [_word(level) for level in levels.categories]
-    known = pd.Index([word for word in words if word is not None], dtype=object).unique()
-    return _recoded(levels.codes, known.get_indexer(words), known)
-
-
-def _recoded(codes: pd.Series, of_level: np.ndarray, levels: pd.Index) -> pd.Series:
-    """A categorical whose levels are others: `of_level` gives the new code of each old one."""
-    # The code -1, missing, reads the last entry.
-    return pd.Series(pd.Categorical.from_codes(np.append(of_level, -1)[codes], levels), index=codes.index)
-
-
-def _word(level: object) -> str | None:
-    """A level as text; whole numbers without the `.0` that a missing neighbour gave them."""
-    text = str(int(level)) if isinstance(level, float) and level.is_integer() else str(level)
-    return None if text.strip().casefold() in MISSING else text
-
-
-def _classes(values: pd.Series, column: str, config: DataConfig) -> pd.Series:
-    counts = values.value_counts()
-    for name in ("positive", "negative"):
-        wanted = getattr(config, name)
-        if not wanted:
-            raise UserError(f"data.{name} is not set. {_values(column, counts)}")
-        if absent := [value for value in wanted if value not in counts.index]:
-            raise UserError(
-                f"data.{name}={absent[0]}: no nucleus has this {column}."
-                f"{nearest(absent[0], counts.index)} {_values(column, counts)}"
-            )
-    if both := set(config.positive) & set(config.negative):
-        raise UserError(f"'{both.pop()}' is in data.positive and in data.negative.")
-    known = dict.fromkeys(config.positive, 0) | dict.fromkeys(config.negative, 1)
-    of_level = np.array([known.get(level, 2) for level in values.cat.categories], int)
-    return _recoded(values.cat.codes, of_level, CLASSES).fillna("excluded")
-
-
-def _of_wanted_type(obs: pd.DataFrame, columns: Columns, config: DataConfig) -> pd.Series:
-    if not config.cell_types:
-        return pd.Series(True, index=obs.index)
-    values = obs["cell_type"]
-    counts = values.value_counts()
+    occurring = set(counts.index[counts > 0])
     # Releases spell a type with or without a capital; of such twins one is enough.
-    present = {word.casefold() for word in config.cell_types if word in counts.index}
+    present = {word.casefold() for word in config.cell_types if word in occurring}
     if absent := [word for word in config.cell_types if word.casefold() not in present]:
         raise UserError(
-            f"data.cell_types={absent[0]}: no nucleus has this {columns.cell_type}."
-            f"{nearest(absent[0], counts.index)} {_values(str(columns.cell_type), counts)}"
+            f"data.cell_types={absent[0]}: no nucleus has this {column}."
+            f"{nearest(absent[0], occurring)} {values_of(column, counts)}"
         )
-    return values.isin(config.cell_types)
+    return tuple(word for word in config.cell_types if word in occurring)
 
 
-def _values(column: str, counts: pd.Series) -> str:
-    return f"Values of {column}: {listing([f'{v} ({n:,} nuclei)' for v, n in counts.items()], 30)}."
-
-
-def _check_donors(obs: pd.DataFrame, columns: Columns) -> list[str]:
-    """Refuse ids that may hide one person in two donors, and donors of two labels."""
-    ids = obs["donor"].cat.categories
+def _check_ids(donor: pd.Series, column: str) -> None:
+    """Refuse ids that may hide one person in two donors."""
+    ids = donor.cat.categories
     if not len(ids):
-        raise UserError(f"{columns.donor} (data.donor_key) names no donor: it is empty for every nucleus.")
+        raise UserError(f"{column} (data.donor_key) names no donor: it is empty for every nucleus.")
     seen: dict[str, str] = {}
-    for donor in sorted(ids):
-        twin = seen.setdefault("".join(donor.split()).casefold(), donor)
-        if twin != donor:
+    for one in sorted(ids):
+        twin = seen.setdefault("".join(one.split()).casefold(), one)
+        if twin != one:
             raise UserError(
-                f"donors '{twin}' and '{donor}' in {columns.donor} differ by blanks or case only: one "
+                f"donors '{twin}' and '{one}' in {column} differ by blanks or case only: one "
                 "person might be in two parts of the split. Give each donor one id."
             )
-    pairs = obs[["donor", "value", "class"]].drop_duplicates().dropna().astype(str)
-    for donor, of_donor in pairs.groupby("donor"):
-        values = of_donor["value"]
-        if of_donor["class"].nunique() > 1:
-            raise UserError(
-                f"donor {donor} has two labels in {columns.label}: {listing(values)}. "
-                "A donor's nuclei must share one label."
-            )
-    missing = int(obs["donor"].isna().sum())
-    return [f"{missing:,} nuclei without a donor id were left out"] if missing else []

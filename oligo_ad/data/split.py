@@ -15,6 +15,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSp
 
 from oligo_ad.config import SplitConfig
 from oligo_ad.errors import UserError, listing, nearest
+from oligo_ad.storage.shelf import write_json
 
 PARTS = ("train", "validation", "test")
 
@@ -62,20 +63,12 @@ def write_split(folds: list[Fold], label: pd.Series, config: SplitConfig, path: 
         "label": {donor: int(value) for donor, value in label.items()},
         "folds": [asdict(fold) for fold in folds],
     }
-    path.write_text(json.dumps(saved, indent=1))
+    write_json(path, saved)
 
 
 def read_split(path: Path, label: pd.Series) -> list[Fold]:
     """The folds of a saved split.json, for exactly the donors and labels at hand."""
-    try:
-        saved = json.loads(path.expanduser().read_text())
-        folds = [Fold(f["number"], *(tuple(f[part]) for part in PARTS)) for f in saved["folds"]]
-        labels = dict(saved["label"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        said = f"{type(error).__name__}: {error}"[:200]
-        raise UserError(f"split.file={path} is no split.json of a run ({said}).") from None
-    if not folds:
-        raise UserError(f"split.file={path} is no split.json of a run (it holds no folds).")
+    folds, labels = _saved(path)
     for donor, value in labels.items():
         if donor not in label.index:
             raise UserError(
@@ -87,6 +80,24 @@ def read_split(path: Path, label: pd.Series) -> list[Fold]:
     if missing := sorted(set(label.index) - set(labels)):
         raise UserError(f"split.file={path} leaves out donors of this cohort: {listing(missing)}.")
     return folds
+
+
+def read_folds(path: Path) -> list[Fold]:
+    """The folds of a saved split.json."""
+    return _saved(path)[0]
+
+
+def _saved(path: Path) -> tuple[list[Fold], dict[str, int]]:
+    try:
+        saved = json.loads(path.expanduser().read_text())
+        folds = [Fold(f["number"], *(tuple(f[part]) for part in PARTS)) for f in saved["folds"]]
+        labels = dict(saved["label"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise UserError(f"split.file={path} is no split.json of a run ({reason}).") from None
+    if not folds:
+        raise UserError(f"split.file={path} is no split.json of a run (it holds no folds).")
+    return folds, labels
 
 
 def _split(label: pd.Series, config: SplitConfig) -> Iterator[Fold]:

@@ -1,7 +1,8 @@
-"""The one contract between data and networks: a cell is a set of (gene id, value) pairs.
+"""The one contract between data and networks: a nucleus is a set of (gene id, value) pairs.
 
-Legend of tensor names, here and wherever batches go: B cells of a batch, L places in the longest
-cell, G genes of a panel, M metadata columns, D width of a vector.
+Legend of tensor names, here and wherever batches go: B nuclei of a batch, S samples of it (what is
+predicted: a nucleus or a donor), L places in the longest nucleus, G genes of a panel, M metadata columns,
+D width of a vector.
 """
 
 from typing import NamedTuple
@@ -13,18 +14,29 @@ from oligo_ad.storage.kernels import write_rows
 
 
 class Batch(NamedTuple):
-    """Cells of one step. A NamedTuple, which Accelerate moves and gathers; a dataclass it would not.
+    """Nuclei of one step and the samples that they belong to.
 
-    `gene_ids` [B, L] int64; `values` [B, L] float32; `mask` [B, L] bool, False where padded;
-    `metadata` [B, M] float32 (M may be 0); `label` [B] float32; `index` [B] int64, row in the cohort.
+    A NamedTuple, which Accelerate moves and gathers; a dataclass it would not.
+
+    `gene_ids` [B, L] int64; `values` [B, L] float32; `mask` [B, L] bool, False where padded; `sample` [B]
+    int64, the place of each nucleus's sample among the S of the batch; `metadata` [S, M] float32 (M may be
+    0); `label` [S] float32; `index` [S] int64, which sample of the loader it is.
     """
 
     gene_ids: Tensor
     values: Tensor
     mask: Tensor
+    sample: Tensor
     metadata: Tensor
     label: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
+
+    @classmethod
+    def of_nuclei(cls, inputs: "Inputs") -> "Batch":
+        """Nuclei by themselves, for a network: each a sample, without metadata and label."""
+        own_B = torch.arange(len(inputs.values), device=inputs.values.device)
+        nothing_B = inputs.values.new_zeros(len(own_B))
+        return cls(*inputs, own_B, nothing_B.new_zeros(len(own_B), 0), nothing_B, own_B)
 
 
 class Inputs(NamedTuple):

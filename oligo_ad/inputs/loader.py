@@ -1,12 +1,12 @@
 """Batches gathered on the training device: no worker processes, no copy from the host in a step.
 
-The order of the nuclei is a function of (seed, epoch) alone, and each process takes every n-th
-nucleus of each batch, so that any number of processes sees the same batches.
+What a batch holds is a function of (seed, epoch) alone, and each process takes every n-th sample of each
+batch, so that any number of processes sees the same batches.
 """
 
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,95 +17,200 @@ from oligo_ad.inputs.featurizers import Featurizer
 
 log = logging.getLogger(__name__)
 
-WINDOW = 128  # batches within which cells of like length are brought together
+WINDOW = 128  # batches within which nuclei of like length are brought together
 
 
-class Share(NamedTuple):
-    """This process among all: it takes cells `rank`, `rank + of`, … of every batch."""
+class Process(NamedTuple):
+    """This process among all: it takes samples `rank`, `rank + world_size`, … of every batch."""
 
     rank: int = 0
-    of: int = 1
+    world_size: int = 1
 
 
-class Loader:
-    """The whole cohort on one device, as an featurizer sees it.
+class Donors(NamedTuple):
+    """What a loader knows of donors.
+
+    `of_nucleus` [nuclei] int: the place of each nucleus's donor; `label` [donors], 0 or 1; `metadata`
+    [donors, M], standardised.
+    """
+
+    of_nucleus: np.ndarray
+    label: np.ndarray
+    metadata: np.ndarray
+
+
+class Loader(Protocol):
+    """Where the loop gets its batches. A sample is what is predicted; `donor` [samples]: its donor's place."""
+
+    donor: np.ndarray
+
+    def samples_of(self, donors: np.ndarray) -> np.ndarray:
+        """The samples of some donors, given by their places."""
+
+    def epoch_size(self, samples: np.ndarray) -> int:
+        """How many samples one epoch over these draws."""
+
+    def shuffled(self, samples: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """One epoch in random order; the incomplete last batch is left to another epoch's order."""
+
+    def whole(self, samples: np.ndarray, batch_size: int) -> Iterator[list[Batch]]:
+        """Each of the samples over all processes, the last repeated so that all get as many.
+
+        What does not fit into one forward pass of the network comes in parts. No batch mixes donors: padding
+        and rounding of a nucleus, hence its prediction, then depend on its own donor alone, to the last bit.
+        """
+
+
+class NucleusStore:
+    """All nuclei of a cohort on one device, as a featurizer gives them.
 
     Args:
         featurizer: fitted.
-        tokens: of all cells.
-        metadata: [cells, M], standardised.
-        label: [cells], 0 or 1.
-        donor: [cells], donor ids.
+        tokens: of all nuclei.
+        donors: theirs.
         device: where batches are made.
-        share: which cells of a batch are this process's.
+        process: which samples of a batch are this process's.
     """
 
     def __init__(
-        self,
-        featurizer: Featurizer,
-        tokens: Tokens,
-        metadata: np.ndarray,
-        label: np.ndarray,
-        donor: np.ndarray,
-        device: torch.device,
-        share: Share,
+        self, featurizer: Featurizer, tokens: Tokens, donors: Donors, device: torch.device, process: Process
     ) -> None:
-        self._featurizer = featurizer
-        self._lengths = tokens.offsets.diff()  # stays on the host: a batch's length costs no sync
-        self._home = _home(sum(part.nbytes for part in tokens), device)
-        self._tokens = tokens.to(self._home)
-        self._metadata = torch.from_numpy(metadata.astype(np.float32)).to(device)
-        self._label = torch.from_numpy(label.astype(np.float32)).to(device)
-        self._donor = donor
-        self._device, self._share = device, share
+        self.featurizer, self.process = featurizer, process
+        self.lengths = tokens.offsets.diff()  # stays on the host: a batch's length costs no sync
+        self._stored_on = _storage_device(sum(part.nbytes for part in tokens), device)
+        self._tokens = tokens.to(self._stored_on)
+        self._metadata = torch.from_numpy(donors.metadata.astype(np.float32)).to(device)
+        self._label = torch.from_numpy(donors.label.astype(np.float32)).to(device)
+        self._device = device
 
-    def shuffled(self, rows: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """One epoch in random order; the incomplete last batch is left to another epoch's order.
+    def batch(self, rows: Tensor, sample: Tensor, index: Tensor, donor: Tensor, epoch: int) -> Batch:
+        """A batch of nuclei.
 
-        Where batches are padded, cells of like length share one: the cells of each `WINDOW` batches are
-        sorted by length, cut into batches, and these are shuffled.
+        Args:
+            rows: [B], of the nuclei.
+            sample: [B], the place of each one's sample in the batch.
+            index: [S], of the samples.
+            donor: [S], their donors' places.
+            epoch: of draws within a nucleus.
         """
+        longest = max(1, int(self.lengths[rows].max()))
+        inputs = self.featurizer.pack(self._tokens, rows.to(self._stored_on), longest, epoch)
+        sample_B, index_S, donor_S = (part.to(self._device) for part in (sample, index, donor))
+        return Batch(
+            *(part.to(self._device) for part in inputs),
+            sample_B,
+            self._metadata[donor_S],
+            self._label[donor_S],
+            index_S,
+        )
+
+
+class NucleusLoader:
+    """A nucleus is a sample.
+
+    Args:
+        store: the nuclei.
+        donor: [nuclei], the place of each one's donor.
+    """
+
+    def __init__(self, store: NucleusStore, donor: np.ndarray) -> None:
+        self._store, self.donor = store, donor
+        self._donor = torch.from_numpy(donor)
+
+    def samples_of(self, donors: np.ndarray) -> np.ndarray:
+        return np.flatnonzero(np.isin(self.donor, donors))
+
+    def epoch_size(self, samples: np.ndarray) -> int:
+        return len(samples)
+
+    def shuffled(self, samples: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """Where batches are padded, nuclei of like length share one: those of each `WINDOW` batches are
+        sorted by length, cut into batches, and these are shuffled."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=generator)]
-        order = order[: self.n_batches(rows, batch_size) * batch_size]
+        order = torch.from_numpy(samples)[torch.randperm(len(samples), generator=generator)]
+        order = order[: len(samples) // batch_size * batch_size]
         for window in order.split(WINDOW * batch_size):
-            if self._featurizer.padded:
-                window = window[self._lengths[window].argsort(stable=True)]
+            if self._store.featurizer.padded:
+                window = window[self._store.lengths[window].argsort(stable=True)]
             batches = window.split(batch_size)
             for place in torch.randperm(len(batches), generator=generator).tolist():
-                yield self._take(batches[place][self._share.rank :: self._share.of], epoch)
+                yield self._own(batches[place], epoch)
 
-    def by_donor(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        """Each of the rows over all processes, the last of a batch repeated so that all get as many.
+    def whole(self, samples: np.ndarray, batch_size: int) -> Iterator[list[Batch]]:
+        for donor in np.unique(self.donor[samples]):
+            own = torch.from_numpy(samples[self.donor[samples] == donor])
+            for rows in own[self._store.lengths[own].argsort(stable=True)].split(batch_size):
+                yield [self._own(_filled(rows, self._store.process.world_size), epoch=0)]
 
-        No batch mixes donors: padding and rounding of a cell, hence its prediction, then depend on
-        its own donor alone, to the last bit.
-        """
-        for donor in np.unique(self._donor[rows]):
-            own = torch.from_numpy(rows[self._donor[rows] == donor])
-            for cells in own[self._lengths[own].argsort(stable=True)].split(batch_size):
-                fill = -len(cells) % self._share.of
-                cells = torch.cat([cells, cells[-1:].expand(fill)])
-                yield self._take(cells[self._share.rank :: self._share.of], epoch=0)
-
-    @staticmethod
-    def n_batches(rows: np.ndarray, batch_size: int) -> int:
-        """Whole batches in an epoch."""
-        return len(rows) // batch_size
-
-    def _take(self, rows: Tensor, epoch: int) -> Batch:
-        longest = max(1, int(self._lengths[rows].max()))
-        packed = self._featurizer.pack(self._tokens, rows.to(self._home), longest, epoch)
-        ids_BL, values_BL, mask_BL = (part.to(self._device) for part in packed)
-        rows_B = rows.to(self._device)
-        metadata_BM, label_B = self._metadata[rows_B], self._label[rows_B]
-        return Batch(ids_BL, values_BL, mask_BL, metadata_BM, label_B, rows_B)
+    def _own(self, rows: Tensor, epoch: int) -> Batch:
+        """This process's nuclei of a batch."""
+        process = self._store.process
+        own = rows[process.rank :: process.world_size]
+        return self._store.batch(own, torch.arange(len(own)), own, self._donor[own], epoch)
 
 
-def _home(n_bytes: int, device: torch.device) -> torch.device:
-    """Where the cells stay: on the device, unless they would take more than half of what is free there."""
+class BagLoader:
+    """A donor is a sample: a bag of its nuclei, drawn anew in each epoch; evaluation takes all of them.
+
+    Args:
+        store: the nuclei.
+        donor: [nuclei], the place of each one's donor.
+        bag_size: nuclei of a bag in training, or all of a donor that has fewer.
+        bags: bags of each donor in an epoch.
+    """
+
+    def __init__(self, store: NucleusStore, donor: np.ndarray, bag_size: int, bags: int) -> None:
+        self._store, self._bag_size, self._bags = store, bag_size, bags
+        self.donor = np.arange(int(donor.max()) + 1)
+        self._rows = [np.flatnonzero(donor == one) for one in self.donor]
+
+    def samples_of(self, donors: np.ndarray) -> np.ndarray:
+        return np.sort(donors)
+
+    def epoch_size(self, samples: np.ndarray) -> int:
+        return len(samples) * self._bags
+
+    def shuffled(self, samples: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """A bag follows from (seed, epoch, donor) and its number among that donor's, from nothing else."""
+        rng = np.random.default_rng([seed, epoch])
+        order = [(donor, number) for number in range(self._bags) for donor in rng.permutation(samples)]
+        process = self._store.process
+        for first in range(0, len(order) - batch_size + 1, batch_size):
+            own = order[first : first + batch_size][process.rank :: process.world_size]
+            drawn = [self._drawn(donor, np.random.default_rng([seed, epoch, donor, n])) for donor, n in own]
+            yield self._batch(drawn, [donor for donor, _ in own], epoch)
+
+    def whole(self, samples: np.ndarray, batch_size: int) -> Iterator[list[Batch]]:
+        process = self._store.process
+        own = _filled(torch.from_numpy(samples), process.world_size)[process.rank :: process.world_size]
+        for donor in own.tolist():
+            rows = self._rows[donor]
+            rows = rows[self._store.lengths[rows].argsort(stable=True).numpy()]
+            step = batch_size * self._bag_size
+            yield [
+                self._batch([rows[first : first + step]], [donor], epoch=0)
+                for first in range(0, len(rows), step)
+            ]
+
+    def _drawn(self, donor: int, rng: np.random.Generator) -> np.ndarray:
+        rows = self._rows[donor]
+        return rng.choice(rows, self._bag_size, replace=False) if len(rows) > self._bag_size else rows
+
+    def _batch(self, bags: list[np.ndarray], donors: list[int], epoch: int) -> Batch:
+        sample = torch.from_numpy(np.repeat(np.arange(len(bags)), [len(bag) for bag in bags]))
+        index = torch.tensor(donors)
+        return self._store.batch(torch.from_numpy(np.concatenate(bags)), sample, index, index, epoch)
+
+
+def _filled(samples: Tensor, world_size: int) -> Tensor:
+    """The samples, the last repeated until every process has as many."""
+    return torch.cat([samples, samples[-1:].expand(-len(samples) % world_size)])
+
+
+def _storage_device(n_bytes: int, device: torch.device) -> torch.device:
+    """Where the nuclei stay: on the device, unless they would take more than half of what is free there."""
     fits = device.type != "cuda" or n_bytes <= torch.cuda.mem_get_info(device)[0] // 2
-    home = device if fits else torch.device("cpu")
+    stored_on = device if fits else torch.device("cpu")
     why = "" if fits else f", too large for {device}: batches are copied"
-    log.info("cells: %.0f MB on %s%s", n_bytes / 1e6, home, why)
-    return home
+    log.info("nuclei: %.0f MB on %s%s", n_bytes / 1e6, stored_on, why)
+    return stored_on

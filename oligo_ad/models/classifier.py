@@ -1,4 +1,4 @@
-"""A classifier is a network, a fusion of metadata, and a one-logit head. Legend: see inputs/batch.py."""
+"""A classifier: network → pool → fusion of metadata → a one-logit head. Legend: see inputs/batch.py."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from oligo_ad.inputs.batch import Batch
+from oligo_ad.models.pool import Pool
 
 
 class Network(Protocol):
@@ -18,64 +19,74 @@ class Network(Protocol):
 
 
 class Classifier(nn.Module):
-    """Batch → one logit a cell [B]; positive means the positive class.
+    """Batch → one logit a sample [S]; positive means the positive class.
 
     Args:
         network: constructor of a Network, given `n_ids`, the number of gene ids.
-        fusion: constructor of a fusion, given the network's `size` and `n_metadata`.
+        pool: constructor of a Pool, given the network's `width`.
+        fusion: constructor of a fusion, given the pool's `size` and `n_metadata`.
         n_ids: number of gene ids.
         n_metadata: number M of metadata columns.
     """
 
     def __init__(
         self,
-        network: Callable[..., Any],
+        network: Callable[..., Network],
+        pool: Callable[..., Pool],
         fusion: Callable[..., Any],
         n_ids: int,
         n_metadata: int,
     ) -> None:
         super().__init__()
-        made = network(n_ids=n_ids)
-        fused = fusion(size=made.size, n_metadata=n_metadata)
-        self.network, self.fusion, self.head = made, fused, nn.Linear(fused.size, 1)
+        self.network = network(n_ids=n_ids)
+        self.pool = pool(width=self.network.size)
+        self.fusion = fusion(size=self.pool.size, n_metadata=n_metadata)
+        self.head = nn.Linear(self.fusion.size, 1)
 
-    def forward(self, batch: Batch) -> Tensor:
-        cell_BD = self.network(batch)
-        fused_BD = self.fusion(cell_BD, batch.metadata)
-        logit_B: Tensor = self.head(fused_BD).squeeze(-1).float()
-        return logit_B
+    def forward(self, *parts: Batch) -> Tensor:
+        """Logits [S] of a batch. One that is too large for a pass of the network comes in parts, of the same
+        samples but other nuclei."""
+        samples = parts[0]
+        vectors = [self.network(part) for part in parts]
+        nucleus_BD, sample_B = vectors[0], samples.sample
+        if len(parts) > 1:
+            nucleus_BD, sample_B = torch.cat(vectors), torch.cat([part.sample for part in parts])
+        sample_SD = self.pool(nucleus_BD, sample_B, len(samples.label))
+        fused_SD = self.fusion(sample_SD, samples.metadata)
+        logit_S: Tensor = self.head(fused_SD).squeeze(-1).float()
+        return logit_S
 
 
 class Ignore(nn.Module):
-    """metadata=off: the cell vector as it is."""
+    """metadata=off: the vector as it is."""
 
     def __init__(self, size: int, n_metadata: int) -> None:
         super().__init__()
         self.size = size
 
-    def forward(self, cell_BD: Tensor, metadata_BM: Tensor) -> Tensor:
-        return cell_BD
+    def forward(self, sample_SD: Tensor, metadata_SM: Tensor) -> Tensor:
+        return sample_SD
 
 
 class Concatenate(nn.Module):
-    """The head sees the cell vector and the metadata side by side."""
+    """The head sees the vector and the metadata side by side."""
 
     def __init__(self, size: int, n_metadata: int) -> None:
         super().__init__()
         self.size = size + n_metadata
 
-    def forward(self, cell_BD: Tensor, metadata_BM: Tensor) -> Tensor:
-        return torch.cat([cell_BD, metadata_BM.to(cell_BD.dtype)], dim=-1)
+    def forward(self, sample_SD: Tensor, metadata_SM: Tensor) -> Tensor:
+        return torch.cat([sample_SD, metadata_SM.to(sample_SD.dtype)], dim=-1)
 
 
 class Add(nn.Module):
-    """A projection of the metadata is added to the cell vector."""
+    """A projection of the metadata is added to the vector."""
 
     def __init__(self, size: int, n_metadata: int) -> None:
         super().__init__()
         self.size = size
         self.project = nn.Linear(n_metadata, size)
 
-    def forward(self, cell_BD: Tensor, metadata_BM: Tensor) -> Tensor:
-        fused_BD: Tensor = cell_BD + self.project(metadata_BM)
-        return fused_BD
+    def forward(self, sample_SD: Tensor, metadata_SM: Tensor) -> Tensor:
+        fused_SD: Tensor = sample_SD + self.project(metadata_SM)
+        return fused_SD

@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 from oligo_ad.data.cohort import Cohort
-from oligo_ad.data.covariates import fit_standardiser
+from oligo_ad.data.covariates import Covariates, fit_coding
 from oligo_ad.data.split import Fold
 from oligo_ad.storage.expression import TARGET
 
@@ -30,40 +30,38 @@ MEANING = {
 PENALTIES = np.logspace(-5, 1, 7)  # inverse strengths of the L2 penalty that are tried
 
 
-def score_baselines(cohort: Cohort, covariates: pd.DataFrame, folds: list[Fold], seed: int) -> pd.DataFrame:
-    """Probabilities of every baseline for the test donors of every fold.
+class Baselines:
+    """Everything that the baselines read, for all folds.
 
     Args:
         cohort: nuclei and donors.
-        covariates: [donors, columns], NaN where unknown; without columns there is no such baseline.
-        folds: the model's own.
+        label: 0 or 1, by donor id.
+        covariates: of the donors; without columns there is no such baseline.
         seed: of the inner folds that choose the penalty.
-
-    Returns:
-        A row per fold and test donor: fold, donor, and a column per baseline.
     """
-    # Matrices of a few dozen donors: several threads would spend their time waiting for each other.
-    with threadpool_limits(1):
-        return _score(cohort, covariates, folds, seed)
 
+    def __init__(self, cohort: Cohort, label: pd.Series, covariates: Covariates, seed: int) -> None:
+        self._label, self._covariates, self._seed = label, covariates, seed
+        self._pseudobulk, self._depth = _pseudobulk(cohort), _depth(cohort)
 
-def _score(cohort: Cohort, covariates: pd.DataFrame, folds: list[Fold], seed: int) -> pd.DataFrame:
-    label = cohort.donors["label"]
-    bulk, depth = _pseudobulk(cohort), _depth(cohort)
-    rows = []
-    for fold in folds:
-        known, test = list(fold.development), list(fold.test)
-        scored = pd.DataFrame({"fold": fold.number, "donor": test})
-        scored["majority"] = float(label[known].mean() > 0.5)
-        if covariates.shape[1]:
-            standardised = fit_standardiser(covariates, fold.development).apply(covariates)
-            scored["covariates"] = _regress(standardised, label, known, test, seed)
-        scored["depth"] = _regress(depth, label, known, test, seed)
-        # A gene silent in most development donors is noise times a large scale.
-        heard = (bulk.loc[known] > 0).mean() > 0.5
-        scored["pseudobulk"] = _regress(bulk.loc[:, heard], label, known, test, seed)
-        rows.append(scored)
-    return pd.concat(rows, ignore_index=True)
+    def score(self, fold: Fold) -> pd.DataFrame:
+        """Probabilities of every baseline for the test donors of a fold: fold, donor, a column a baseline."""
+        # Matrices of a few dozen donors: several threads would spend their time waiting for each other.
+        with threadpool_limits(1):
+            known, test = list(fold.development), list(fold.test)
+            scored = pd.DataFrame({"fold": fold.number, "donor": test})
+            scored["majority"] = float(self._label[known].mean() > 0.5)
+            if self._covariates.values.shape[1]:
+                coding = fit_coding(self._covariates, fold.development)
+                scored["covariates"] = self._regress(coding.apply(self._covariates.values), known, test)
+            scored["depth"] = self._regress(self._depth, known, test)
+            # A gene silent in most development donors is noise times a large scale.
+            expressed = (self._pseudobulk.loc[known] > 0).mean() > 0.5
+            scored["pseudobulk"] = self._regress(self._pseudobulk.loc[:, expressed], known, test)
+        return scored
+
+    def _regress(self, features: pd.DataFrame, known: list[str], test: list[str]) -> np.ndarray:
+        return _regress(features, self._label, known, test, self._seed)
 
 
 def _regress(

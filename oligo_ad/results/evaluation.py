@@ -1,41 +1,30 @@
-"""The result of a run: predictions of test donors by every predictor, and what follows from them."""
+"""From stored predictions to scores: of the model, of every baseline, and of the planted truth."""
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from oligo_ad.config import EvaluationConfig
-from oligo_ad.data.cohort import Cohort
-from oligo_ad.data.split import Fold
+from oligo_ad.record import FoldHistory, Record, probability_of
 from oligo_ad.results import metrics
 from oligo_ad.results.metrics import Interval, Scores
 
 MODEL, ORACLE = "model", "oracle"
-FEW_DONORS = 5  # in the smaller class of all test donors: below this an interval means nothing
+TEST, VALIDATION, TRAIN = "test", "validation", "train"
+FEW_DONORS = 5  # in the smaller class of all scored donors: below this an interval means nothing
 
 
 @dataclass(frozen=True)
-class FoldPrediction:
-    """What the model says in one fold. `test` and `train` are cohort rows, each with probabilities."""
+class Evaluation:
+    """What the predictions of a run are worth.
 
-    fold: Fold
-    threshold: float
-    test: np.ndarray
-    test_probability: np.ndarray
-    train: np.ndarray
-    train_probability: np.ndarray
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Everything the report is drawn from.
-
-    `donor_table`: a row per fold and test donor: fold, donor, label, nuclei, threshold, and one column
-    of scores per predictor. `cell_table`: the same per test nucleus. `donors` and `cells`: scores per
-    predictor. `gain`: donor AUROC above the best baseline, with `gain_interval`.
+    `part`: the donors that are scored, `test`, or `validation` in a trial of a search. `donor_table`: a row
+    per fold and scored donor: fold, donor, label, nuclei, threshold, and one column of scores per predictor.
+    `cell_table`: the same per nucleus; empty, like `cells`, where the model predicts donors. `donors` and
+    `cells`: scores per predictor. `gain`: donor AUROC above the best baseline, with `gain_interval`.
     """
 
+    part: str
     donor_table: pd.DataFrame
     cell_table: pd.DataFrame
     donors: dict[str, Scores]
@@ -47,7 +36,7 @@ class Outcome:
     gain: float
     gain_interval: Interval | None
     label_derived: tuple[str, ...]
-    smallest_test_class: int
+    smallest_class: int
 
     @property
     def headline(self) -> float:
@@ -60,78 +49,99 @@ class Outcome:
         return list(self.donors)
 
 
+def evaluate_run(record: Record) -> Evaluation:
+    """Score what a run has predicted."""
+    config, facts = record.config, record.facts
+    return evaluate(
+        record.predictions,
+        record.histories,
+        record.baselines,
+        facts.donor_table,
+        config.evaluation,
+        config.seed,
+        tuple(facts.label_derived),
+    )
+
+
 def evaluate(
-    cohort: Cohort,
-    predictions: list[FoldPrediction],
+    predictions: pd.DataFrame,
+    histories: list[FoldHistory],
     baselines: pd.DataFrame | None,
+    donors: pd.DataFrame,
     config: EvaluationConfig,
     seed: int,
-    label_derived: tuple[str, ...],
-) -> Outcome:
+    label_derived: tuple[str, ...] = (),
+) -> Evaluation:
     """Turn predictions into scores.
 
     Args:
-        cohort: nuclei and donors; a simulated one also carries the planted truth.
-        predictions: one a fold.
-        baselines: from `score_baselines`, or None.
+        predictions: a row a sample: fold, part, donor, barcode (none where a donor is a sample), logit, and
+            for a simulated file truth.
+        histories: of the folds, for their thresholds.
+        baselines: probabilities: fold, donor, a column a baseline; or None.
+        donors: label and nuclei, by donor id.
         config: donor score, bootstrap.
         seed: of the bootstrap.
         label_derived: metadata columns that give the label away, if the user insisted.
     """
-    cell_table = pd.concat([_cells(cohort, p) for p in predictions], ignore_index=True)
-    names = [c for c in baselines if c not in ("fold", "donor")] if baselines is not None else []
-    donor_table = _donors(cohort, cell_table, config)
+    part = TEST if (predictions["part"] == TEST).any() else VALIDATION
+    scored = _samples(predictions[predictions["part"] == part], histories, donors)
+    train = _samples(predictions[predictions["part"] == TRAIN], histories, donors)
+    of_nuclei = bool(scored["barcode"].notna().any())
+    donor_table = _donor_table(scored, donors, config, of_nuclei)
+    names = [MODEL]
     if baselines is not None:
         donor_table = donor_table.merge(baselines, on=["fold", "donor"], validate="one_to_one")
         # A baseline scores donors; each of its nuclei gets the donor's score.
-        cell_table = cell_table.merge(baselines, on=["fold", "donor"], validate="many_to_one")
-    if "truth" in cohort.cells:
-        names.append(ORACLE)
-    # Only the model's threshold may be tuned; simple predictors are calibrated by their own fit.
-    resamples = metrics.Resamples(cohort.donors["label"], config.bootstrap, seed)
-    donors, cells = (
-        {
-            name: metrics.summarise(table if name == MODEL else table.assign(threshold=0.5), name, resamples)
-            for name in [MODEL, *names]
-        }
-        for table in (donor_table, cell_table)
+        scored = scored.merge(baselines, on=["fold", "donor"], validate="many_to_one")
+        names += [column for column in baselines if column not in ("fold", "donor")]
+    names += [ORACLE] if ORACLE in scored else []
+    resamples = metrics.Resamples(donors["label"], config.bootstrap, seed)
+    of_donors, of_cells = (
+        _scores(table, names, resamples) for table in (donor_table, scored if of_nuclei else None)
     )
-    real = [name for name in names if name != ORACLE]
-    best = max(real, key=lambda name: donors[name].mean_over_folds["auroc"], default=None)
-    model_auroc = donors[MODEL].mean_over_folds["auroc"]
-    training_donors, training_cells = _training(cohort, predictions, config)
-    return Outcome(
+    auroc = {name: found.mean_over_folds["auroc"] for name, found in of_donors.items()}
+    best = max((name for name in names if name not in (MODEL, ORACLE)), key=auroc.__getitem__, default=None)
+    samples = scored if of_nuclei else donor_table
+    return Evaluation(
+        part=part,
         donor_table=donor_table,
-        cell_table=cell_table,
-        donors=donors,
-        cells=cells,
-        training_donors=training_donors,
-        training_cells=training_cells,
-        calibration=metrics.calibration(cell_table["label"].to_numpy(), cell_table[MODEL].to_numpy()),
+        cell_table=scored if of_nuclei else scored.iloc[:0],
+        donors=of_donors,
+        cells=of_cells,
+        training_donors=_training(_donor_table(train, donors, config, of_nuclei)),
+        training_cells=_training(train) if of_nuclei else {},
+        calibration=metrics.calibration(samples["label"].to_numpy(), samples[MODEL].to_numpy()),
         best_baseline=best,
-        gain=model_auroc - (donors[best].mean_over_folds["auroc"] if best else 0.5),
+        gain=auroc[MODEL] - (auroc[best] if best else 0.5),
         gain_interval=best
         and metrics.interval(resamples.auroc(donor_table, MODEL) - resamples.auroc(donor_table, best)),
         label_derived=label_derived,
-        smallest_test_class=int(donor_table.drop_duplicates("donor")["label"].value_counts().min()),
+        smallest_class=int(donor_table.drop_duplicates("donor")["label"].value_counts().min()),
     )
 
 
-def _cells(cohort: Cohort, prediction: FoldPrediction) -> pd.DataFrame:
-    own = cohort.cells.iloc[prediction.test]
-    table = own[["barcode", "donor", "label"]].reset_index(drop=True)
-    table.insert(0, "fold", prediction.fold.number)
-    table["threshold"], table[MODEL] = prediction.threshold, prediction.test_probability
-    if "truth" in own:
-        table[ORACLE] = own["truth"].to_numpy()
+def _samples(predictions: pd.DataFrame, histories: list[FoldHistory], donors: pd.DataFrame) -> pd.DataFrame:
+    """fold, barcode, donor, label, threshold, model, and the oracle where the truth is known."""
+    threshold = {history.fold: history.threshold for history in histories}
+    table = predictions[["fold", "barcode", "donor"]].reset_index(drop=True)
+    table["label"] = donors["label"].reindex(table["donor"]).to_numpy()
+    table["threshold"] = table["fold"].map(threshold)
+    table[MODEL] = probability_of(predictions["logit"].to_numpy())
+    if "truth" in predictions:
+        table[ORACLE] = predictions["truth"].to_numpy()
     return table
 
 
-def _donors(cohort: Cohort, cells: pd.DataFrame, config: EvaluationConfig) -> pd.DataFrame:
+def _donor_table(
+    samples: pd.DataFrame, donors: pd.DataFrame, config: EvaluationConfig, of_nuclei: bool
+) -> pd.DataFrame:
+    """A row per fold and donor: its score is that of its sample, or is made of its nuclei's."""
+    how = config.donor_score if of_nuclei else "mean"
     rows = []
-    for number, part in cells.groupby("fold"):
-        scores = metrics.donor_scores(part[MODEL].to_numpy(), part["donor"].to_numpy(), config.donor_score)
-        table = cohort.donors.loc[scores.index, ["label", "nuclei"]].rename_axis("donor").reset_index()
+    for number, part in samples.groupby("fold"):
+        scores = metrics.donor_scores(part[MODEL].to_numpy(), part["donor"].to_numpy(), how)
+        table = donors.loc[scores.index, ["label", "nuclei"]].rename_axis("donor").reset_index()
         table.insert(0, "fold", number)
         table["threshold"], table[MODEL] = part["threshold"].iloc[0], scores.to_numpy()
         if ORACLE in part:
@@ -140,18 +150,18 @@ def _donors(cohort: Cohort, cells: pd.DataFrame, config: EvaluationConfig) -> pd
     return pd.concat(rows, ignore_index=True)
 
 
-def _training(
-    cohort: Cohort, predictions: list[FoldPrediction], config: EvaluationConfig
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Means over folds of the scores on training donors and on their nuclei.
+def _scores(table: pd.DataFrame | None, names: list[str], resamples: metrics.Resamples) -> dict[str, Scores]:
+    if table is None:
+        return {}
+    # Only the model's threshold may be tuned; simple predictors are calibrated by their own fit.
+    fixed = table.assign(threshold=0.5)
+    return {name: metrics.summarise(table if name == MODEL else fixed, name, resamples) for name in names}
 
-    Shown beside the test, never as a result.
-    """
-    donors, cells = [], []
-    for p in predictions:
-        own = cohort.cells.iloc[p.train]
-        scores = metrics.donor_scores(p.train_probability, own["donor"].to_numpy(), config.donor_score)
-        label = cohort.donors.loc[scores.index, "label"].to_numpy()
-        donors.append(metrics.score(label, scores.to_numpy(), p.threshold))
-        cells.append(metrics.score(own["label"].to_numpy(), p.train_probability, p.threshold))
-    return pd.DataFrame(donors).mean().to_dict(), pd.DataFrame(cells).mean().to_dict()
+
+def _training(table: pd.DataFrame) -> dict[str, float]:
+    """Means over folds of the scores on what the model was trained on: shown beside the test, no result."""
+    of_folds = [
+        metrics.score(*(part[column].to_numpy() for column in ("label", MODEL, "threshold")))
+        for _, part in table.groupby("fold")
+    ]
+    return {str(name): float(value) for name, value in pd.DataFrame(of_folds).mean().items()}

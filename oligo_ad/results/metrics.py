@@ -13,6 +13,8 @@ import pandas as pd
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
+from oligo_ad.record import probability_of
+
 DonorScore = Literal["mean", "mean_logit", "fraction"]
 LEVEL = 95  # per cent
 
@@ -82,7 +84,7 @@ def donor_scores(probability: np.ndarray, donor: np.ndarray, how: DonorScore) ->
     if how == "mean_logit":
         bounded = probability.clip(1e-7, 1 - 1e-7)
         logit = pd.Series(np.log(bounded / (1 - bounded))).groupby(donor).mean()
-        return 1 / (1 + np.exp(-logit))
+        return pd.Series(probability_of(logit.to_numpy()), logit.index)
     values = (probability >= 0.5).astype(float) if how == "fraction" else probability
     return pd.Series(values).groupby(donor).mean()
 

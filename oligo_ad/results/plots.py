@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from oligo_ad.results.evaluation import MODEL, ORACLE, Outcome
-from oligo_ad.training.fit import Epoch
+from oligo_ad.record import Epoch
+from oligo_ad.results.evaluation import MODEL, ORACLE, Evaluation
 
 matplotlib.rcParams.update(
     {
@@ -21,6 +21,7 @@ matplotlib.rcParams.update(
         "grid.alpha": 0.25,
         "figure.constrained_layout.use": True,
         "svg.fonttype": "none",
+        "svg.hashsalt": "oligo_ad",  # names inside a picture are the same each time it is drawn
     }
 )
 # Okabe & Ito's palette, readable without red-green vision.
@@ -28,9 +29,9 @@ NEGATIVE, POSITIVE, GREY = "#0072B2", "#D55E00", "#999999"
 COLOURS = ["#000000", "#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"]
 
 
-def donor_scores(outcome: Outcome, names: tuple[str, str]) -> Figure:
+def donor_scores(evaluation: Evaluation, names: tuple[str, str]) -> Figure:
     """Each donor a dot at its score, by class; the size tells its nuclei, the line the threshold."""
-    table = outcome.donor_table
+    table = evaluation.donor_table
     own = table.groupby("donor").agg(
         label=("label", "first"), nuclei=("nuclei", "first"), score=(MODEL, "mean"), cut=("threshold", "mean")
     )
@@ -51,17 +52,17 @@ def donor_scores(outcome: Outcome, names: tuple[str, str]) -> Figure:
     return figure
 
 
-def curves(outcome: Outcome, names: tuple[str, str]) -> Figure:
+def curves(evaluation: Evaluation, names: tuple[str, str]) -> Figure:
     """ROC and precision-recall of donors, for the model, the baselines and the oracle (pooled)."""
     figure = Figure(figsize=(8.6, 4.0))
     roc, pr = figure.subplots(1, 2)
-    table = outcome.donor_table
+    table = evaluation.donor_table
     label = table["label"].to_numpy()
     rare = int(label.mean() < 0.5)
-    for name, colour in zip(outcome.predictors, COLOURS, strict=False):
+    for name, colour in zip(evaluation.predictors, COLOURS, strict=False):
         style = {"color": colour, "lw": 2.2 if name == MODEL else 1.3, "ls": ":" if name == ORACLE else "-"}
         false_rate, true_rate, _ = sk.roc_curve(label, table[name])
-        area = outcome.donors[name].pooled
+        area = evaluation.donors[name].pooled
         roc.plot(false_rate, true_rate, label=f"{name} {area['auroc']:.2f}", **style)
         sign = 1 if rare else -1
         precision, recall, _ = sk.precision_recall_curve(label == rare, sign * table[name])
@@ -105,31 +106,29 @@ def learning_curves(histories: Sequence[Sequence[Epoch]], best: Sequence[int]) -
     return figure
 
 
-def reliability(outcome: Outcome) -> Figure:
-    """Observed share of the positive class against the predicted probability, over test nuclei."""
+def reliability(evaluation: Evaluation) -> Figure:
+    """Observed share of the positive class against the predicted probability, over nuclei (or donors)."""
     figure = Figure(figsize=(4.2, 4.0))
     axes, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
-    label, probability = outcome.cell_table["label"], outcome.cell_table[MODEL]
+    table = evaluation.cell_table if evaluation.cells else evaluation.donor_table
+    label, probability = table["label"], table[MODEL]
     observed, predicted = calibration_curve(label, probability, n_bins=10, strategy="quantile")
     axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
     axes.plot(predicted, observed, "o-", color=POSITIVE)
-    axes.set(ylabel="observed share", title="reliability (nuclei)", ylim=(0, 1))
+    axes.set(ylabel="observed share", title=f"reliability ({'nuclei' if evaluation.cells else 'donors'})", ylim=(0, 1))
     below.hist(probability, bins=40, range=(0, 1), color=GREY)
     below.set(xlabel="predicted probability", xlim=(0, 1))
     below.set_yticks([])
     return figure
 
 
-def confusion(outcome: Outcome, names: tuple[str, str]) -> Figure:
+def confusion(evaluation: Evaluation, names: tuple[str, str]) -> Figure:
     """Donors and nuclei by true and called class (pooled over folds)."""
-    figure = Figure(figsize=(6.6, 3.0))
-    for axes, scores, what in zip(
-        figure.subplots(1, 2),
-        (outcome.donors[MODEL], outcome.cells[MODEL]),
-        ("donors", "nuclei"),
-        strict=True,
-    ):
-        p = scores.pooled
+    levels = {"donors": evaluation.donors} | ({"nuclei": evaluation.cells} if evaluation.cells else {})
+    figure = Figure(figsize=(3.3 * len(levels), 3.0))
+    panels = figure.subplots(1, len(levels), squeeze=False)[0]
+    for axes, (what, scores) in zip(panels, levels.items(), strict=True):
+        p = scores[MODEL].pooled
         counts = np.array(
             [[p["true_negative"], p["false_positive"]], [p["false_negative"], p["true_positive"]]]
         )

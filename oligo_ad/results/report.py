@@ -1,76 +1,88 @@
-"""The end of a run: pictures, report.html, files, the tracker, and a summary on the terminal."""
+"""What follows from a record: scores, tables, pictures, report.html, and a summary on the terminal."""
 
 import base64
 import io
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from accelerate import Accelerator
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from oligo_ad.record import CELLS, DONORS, REPORT, RESULT, Record
 from oligo_ad.results import plots
 from oligo_ad.results.alarms import alarms
 from oligo_ad.results.baselines import MEANING
-from oligo_ad.results.evaluation import MODEL
-from oligo_ad.results.files import write_files
-from oligo_ad.results.sentences import Story
-from oligo_ad.results.tracking import track
+from oligo_ad.results.evaluation import MODEL, TEST, evaluate_run
+from oligo_ad.results.sentences import RunSummary
+from oligo_ad.storage.shelf import published, write_json, write_text
 
 log = logging.getLogger(__name__)
 
 
-def write(story: Story, accelerator: Accelerator) -> None:
-    """Write everything a reader needs into the run directory, then say where it is."""
-    found = alarms(story.outcome)
-    pictures = draw(story)
-    page = render(story, pictures, found)
-    (story.folder / "report.html").write_text(page)
-    track(story, pictures, accelerator)
-    write_files(story, found)
-    log.info("%s", summary(story, found))
+def conclude(record: Record) -> tuple[RunSummary, dict[str, Figure]]:
+    """Score what a run has predicted, and write everything a reader needs; metrics.json comes last.
+
+    The same record gives the same files, whenever it is concluded. A trial of a search, scored on validation
+    donors, gets no pictures and no page.
+    """
+    run = RunSummary(record, evaluate_run(record))
+    is_result = run.evaluation.part == TEST
+    found = alarms(run.evaluation) if is_result else []
+    pictures = draw(run) if is_result else {}
+    if is_result:
+        write_text(record.folder / REPORT, render(run, pictures, found))
+    _write_tables(run)
+    write_json(record.folder / RESULT, metrics_of(run, found))
+    if is_result:
+        log.info("%s", summary(run, found))
+    return run, pictures
 
 
-def draw(story: Story) -> dict[str, Figure]:
+def draw(run: RunSummary) -> dict[str, Figure]:
     """The pictures by name, each stamped where the data are simulated."""
-    outcome, names = story.outcome, story.class_names
-    histories, best = [f.history for f in story.fitted], [f.best_epoch for f in story.fitted]
+    evaluation, names, histories = run.evaluation, run.class_names, run.record.histories
     pictures = {
-        "donor scores": plots.donor_scores(outcome, names),
-        "curves": plots.curves(outcome, names),
-        "learning curves": plots.learning_curves(histories, best),
-        "reliability": plots.reliability(outcome),
-        "confusion": plots.confusion(outcome, names),
+        "donor scores": plots.donor_scores(evaluation, names),
+        "curves": plots.curves(evaluation, names),
+        "learning curves": plots.learning_curves(
+            [history.epochs for history in histories], [history.best_epoch for history in histories]
+        ),
+        "reliability": plots.reliability(evaluation),
+        "confusion": plots.confusion(evaluation, names),
     }
     for figure in pictures.values():
-        if story.stamp:
-            figure.suptitle(story.stamp, color="#b00020", fontsize=8, fontweight="bold", x=0.99, ha="right")
+        if run.stamp:
+            figure.suptitle(run.stamp, color="#b00020", fontsize=8, fontweight="bold", x=0.99, ha="right")
     return pictures
 
 
-def render(story: Story, pictures: dict[str, Figure], found: list[str]) -> str:
+def render(run: RunSummary, pictures: dict[str, Figure], found: list[str]) -> str:
     """report.html: one page that needs no other file."""
+    evaluation = run.evaluation
     return (
         environment()
         .get_template("report.html.j2")
         .render(
-            story=story,
-            outcome=story.outcome,
-            model=story.outcome.donors[MODEL],
-            model_cells=story.outcome.cells[MODEL],
+            run=run,
+            config=run.record.config,
+            facts=run.record.facts,
+            histories=run.record.histories,
+            evaluation=evaluation,
+            samples=evaluation.cells or evaluation.donors,
             alarms=found,
-            baselines={name: MEANING[name] for name in story.outcome.predictors if name in MEANING},
+            baselines={name: MEANING[name] for name in evaluation.predictors if name in MEANING},
             pictures={name: svg(figure) for name, figure in pictures.items()},
-            configuration=OmegaConf.to_yaml(OmegaConf.create(asdict(story.config))),
+            configuration=OmegaConf.to_yaml(OmegaConf.create(asdict(run.record.config))),
         )
     )
 
 
 def environment() -> Environment:
-    """The templates of this folder; everything put into them is escaped."""
+    """The templates of this folder and of the sweeps; everything put into them is escaped."""
     templates = Environment(
         loader=ChoiceLoader([PackageLoader("oligo_ad.results", "."), PackageLoader("oligo_ad.sweeps", ".")]),
         autoescape=select_autoescape(default=True),
@@ -82,23 +94,94 @@ def environment() -> Environment:
     return templates
 
 
-def summary(story: Story, found: list[str]) -> str:
+def summary(run: RunSummary, found: list[str]) -> str:
     """The end of a run on the terminal: table, alarms, verdict, path."""
     heads = ["AUROC", "95 % interval", "balanced accuracy", "MCC", "F1 positive", "F1 negative"]
     tables = []
-    for level, title in (("donors", "test donors"), ("cells", "test nuclei")):
-        table = story.results_table(level)[heads]
-        tables.append(f"{title} (means over {len(story.folds)} fold(s))\n{table.to_string()}")
+    levels = {"donors": "test donors"} | ({"cells": "test nuclei"} if run.evaluation.cells else {})
+    for level, title in levels.items():
+        table = run.results_table(level)[heads]
+        tables.append(f"{title} (means over {len(run.record.folds)} fold(s))\n{table.to_string()}")
     warnings = [f"! {alarm}" for alarm in found]
-    place = f"report: {_shorter(story.folder / 'report.html')}"
-    parts = [story.stamp, *tables, *warnings, story.verdict(), place]
+    place = f"report: {_shorter(run.folder / REPORT)}"
+    parts = [run.stamp, *tables, *warnings, run.verdict(), place]
     return "\n" + "\n\n".join(part for part in parts if part)
 
 
+def metrics_of(run: RunSummary, found: list[str]) -> dict[str, Any]:
+    """The content of metrics.json."""
+    evaluation, facts, config = run.evaluation, run.record.facts, run.record.config
+    histories, donors = run.record.histories, facts.donor_table
+    return {
+        "headline": {
+            "metric": "donor AUROC, mean over folds",
+            "value": evaluation.headline,
+            "interval": asdict(evaluation.donors[MODEL].auroc),
+            "interval_is": "approximate 95 %, class-stratified bootstrap of donors",
+            "best_baseline": evaluation.best_baseline,
+            "gain": evaluation.gain,
+            "gain_interval": evaluation.gain_interval and asdict(evaluation.gain_interval),
+        },
+        "scored_on": f"{evaluation.part} donors",
+        "sample": facts.sample,
+        "verdict": run.verdict(),
+        "simulated": facts.simulated,
+        "label_derived_metadata": list(evaluation.label_derived),
+        "alarms": found,
+        "model": run.model,
+        "parameters": histories[0].parameters,
+        "donors": {name: asdict(scores) for name, scores in evaluation.donors.items()},
+        "cells": {name: asdict(scores) for name, scores in evaluation.cells.items()},
+        "training": {"donors": evaluation.training_donors, "cells": evaluation.training_cells},
+        f"calibration_of_{'cells' if evaluation.cells else 'donors'}": evaluation.calibration,
+        "baselines_are": MEANING,
+        "folds": [
+            {
+                "fold": history.fold,
+                "donors": history.donors,
+                "best_epoch": history.best_epoch,
+                "pos_weight": history.pos_weight,
+                "history": [asdict(epoch) for epoch in history.epochs],
+            }
+            for history in histories
+        ],
+        "cohort": {
+            **facts.cohort,
+            "flow": facts.flow,
+            "excluded": facts.excluded,
+            "notes": facts.notes,
+            "donors_per_class": donors["label"].value_counts().sort_index().to_list(),
+            "nuclei_per_class": donors.groupby("label")["nuclei"].sum().to_list(),
+        },
+        "panel": {"genes": len(histories[0].genes), "in_all_folds": run.shared_genes, **histories[0].input},
+        "pretrained": facts.pretrained,
+        "attention_kernels": histories[0].attention,
+        "precision": config.precision.name,
+        "seed": config.seed,
+        "seconds": run.seconds,
+        "environment": facts.environment,
+    }
+
+
+def _write_tables(run: RunSummary) -> None:
+    """donors.csv, and cells.parquet where nuclei are predicted, each row marked as the report is."""
+    facts, evaluation = run.record.facts, run.evaluation
+    marks: dict[str, object] = {"simulated": facts.simulated}
+    if evaluation.label_derived:
+        marks["label_derived_metadata"] = ", ".join(evaluation.label_derived)
+    if facts.random_weights:
+        marks["weights"] = "random, not pretrained"
+    with published(run.folder / DONORS) as staging:
+        evaluation.donor_table.assign(**marks).to_csv(staging, index=False)
+    if evaluation.cells:
+        with published(run.folder / CELLS) as staging:
+            evaluation.cell_table.assign(**marks).to_parquet(staging, index=False)
+
+
 def svg(figure: Figure) -> str:
-    """A figure as text to stand in an <img>."""
+    """A figure as text to stand in an <img>; the same figure is the same text, whatever the day."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg")
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

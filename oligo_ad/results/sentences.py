@@ -1,19 +1,16 @@
-"""Everything a finished run knows, and the sentences and tables that all its outputs share."""
+"""The sentences and tables that all outputs of a run share."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from oligo_ad.config import Config
-from oligo_ad.data.cohort import Cohort
-from oligo_ad.data.covariates import Covariates
-from oligo_ad.data.split import PARTS, Fold
-from oligo_ad.models.pretrained import Pretrained
-from oligo_ad.results.evaluation import FEW_DONORS, MODEL, ORACLE, Outcome
+from oligo_ad.data.split import PARTS, read_folds
+from oligo_ad.record import SPLIT, Record
+from oligo_ad.results.evaluation import FEW_DONORS, MODEL, ORACLE, TEST, Evaluation
 from oligo_ad.results.metrics import LEVEL, Interval, Scores
-from oligo_ad.training.fit import Fitted
 
 # Column heads of the table of results, and the metric of `metrics.score` under each.
 SHOWN = {
@@ -28,97 +25,88 @@ SHOWN = {
 
 
 @dataclass(frozen=True)
-class Story:
-    """A finished run."""
+class RunSummary:
+    """A run and what it is worth, in words and tables."""
 
-    config: Config
-    folder: Path
-    cohort: Cohort
-    covariates: Covariates
-    folds: list[Fold]
-    fitted: list[Fitted]
-    pretrained: Pretrained | None
-    gene_names: list[list[str]]
-    about_input: dict[str, str]
-    attention: list[str]
-    outcome: Outcome
-    environment: dict[str, str]
-    seconds: float
-    objective: float  # of a search, on validation donors
+    record: Record
+    evaluation: Evaluation
 
     @property
-    def random_weights(self) -> bool:
-        """Whether a model that is meant to be pretrained is not."""
-        return self.pretrained is not None and self.pretrained.weights is None
+    def folder(self) -> Path:
+        return self.record.folder
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self.record.config.model.name
 
     @property
     def stamp(self) -> str:
         """What every output must say about data and model, or nothing."""
-        marks = ["SIMULATED"] if self.cohort.simulated else []
-        marks += ["RANDOM WEIGHTS, NOT PRETRAINED"] if self.random_weights else []
-        marks += ["VALIDATION DONORS, NOT TEST DONORS"] if self.config.task == "validate" else []
-        marks += ["LABEL-DERIVED METADATA"] if self.outcome.label_derived else []
+        facts = self.record.facts
+        marks = ["SIMULATED"] if facts.simulated else []
+        marks += ["RANDOM WEIGHTS, NOT PRETRAINED"] if facts.random_weights else []
+        part = self.evaluation.part
+        marks += [f"{part.upper()} DONORS, NOT TEST DONORS"] if part != TEST else []
+        marks += ["LABEL-DERIVED METADATA"] if self.evaluation.label_derived else []
         return " · ".join(marks)
 
     @property
     def class_names(self) -> tuple[str, str]:
         """Words of the negative and the positive class."""
-        about = self.cohort.about
-        return about["negative (0)"], about["positive (1)"]
+        return self.record.facts.classes
 
     @property
-    def overrides(self) -> list[str]:
-        """The words of the command line that started the run."""
-        saved = self.folder / ".hydra" / "overrides.yaml"
-        return [str(word) for word in OmegaConf.load(saved)] if saved.exists() else []
+    def by_donor(self) -> bool:
+        """Whether the model predicts donors, not nuclei."""
+        return self.record.facts.sample == "donor"
 
     def verdict(self) -> str:
         """The result in one or two sentences, with its uncertainty and the best baseline."""
-        outcome = self.outcome
+        evaluation, model = self.evaluation, self.model
         negative, positive = self.class_names
-        auroc = outcome.donors[MODEL].auroc
-        model = self.config.model.name
-        said = f"Held-out {positive} and {negative} donors "
-        if outcome.smallest_test_class < FEW_DONORS:
-            said = f"{outcome.smallest_test_class} test donors in the smaller class are too few to say "
-            said += f"whether {model} tells them apart"
+        auroc = evaluation.donors[MODEL].auroc
+        text = f"Held-out {positive} and {negative} donors "
+        if evaluation.smallest_class < FEW_DONORS:
+            text = f"{evaluation.smallest_class} {evaluation.part} donors in the smaller class are too few to "
+            text += f"say whether {model} tells them apart"
         elif auroc.high < 0.5:
-            said += f"are ranked the wrong way round by {model}"
+            text += f"are ranked the wrong way round by {model}"
         else:
             can = "can be told apart" if auroc.low > 0.5 else "cannot be told apart beyond chance"
-            said += f"{can} by {model}"
-        said += f": donor AUROC {outcome.headline:.3f}, approximate {LEVEL} % interval {shown(auroc)}."
-        if outcome.best_baseline and outcome.gain_interval:
-            more = "more than" if outcome.gain_interval.low > 0 else "not shown to be more than"
-            said += (
-                f" That is {more} the best baseline, {outcome.best_baseline} "
-                f"({outcome.donors[outcome.best_baseline].mean_over_folds['auroc']:.3f}; difference "
-                f"{outcome.gain:+.3f}, {shown(outcome.gain_interval, '+')})."
+            text += f"{can} by {model}"
+        text += f": donor AUROC {evaluation.headline:.3f}, approximate {LEVEL} % interval {shown(auroc)}."
+        if evaluation.best_baseline and evaluation.gain_interval:
+            more = "more than" if evaluation.gain_interval.low > 0 else "not shown to be more than"
+            text += (
+                f" That is {more} the best baseline, {evaluation.best_baseline} "
+                f"({evaluation.donors[evaluation.best_baseline].mean_over_folds['auroc']:.3f}; difference "
+                f"{evaluation.gain:+.3f}, {shown(evaluation.gain_interval, '+')})."
             )
-        return f"{self.stamp}. {said}" if self.stamp else said
+        return f"{self.stamp}. {text}" if self.stamp else text
 
     def results_table(self, level: str) -> pd.DataFrame:
-        """Test results of every predictor, and the model's on its training donors, as text.
+        """Results of every predictor, and the model's on its training donors, as text.
 
         Args:
             level: `donors` or `cells`.
         """
-        scores: dict[str, Scores] = getattr(self.outcome, level)
-        training: dict[str, float] = getattr(self.outcome, f"training_{level}")
+        scores: dict[str, Scores] = getattr(self.evaluation, level)
+        training: dict[str, float] = getattr(self.evaluation, f"training_{level}")
         rows = {self.label(name): _row(s.mean_over_folds, shown(s.auroc)) for name, s in scores.items()}
         items = list(rows.items())
-        items.insert(1, (f"{self.config.model.name}, on its training donors", _row(training, "")))
+        items.insert(1, (f"{self.model}, on its training donors", _row(training, "")))
         return pd.DataFrame(dict(items)).T
 
     def label(self, predictor: str) -> str:
         """How a predictor is called in tables."""
-        names = {MODEL: self.config.model.name, ORACLE: "oracle (planted truth)"}
+        names = {MODEL: self.model, ORACLE: "oracle (planted truth)"}
         return names.get(predictor, f"baseline: {predictor}")
 
     def split_table(self) -> pd.DataFrame:
         """Donors and nuclei of each class in each part of each fold."""
-        donors, rows = self.cohort.donors, []
-        for fold in self.folds:
+        donors, rows = self.record.facts.donor_table, []
+        for fold in read_folds(self.folder / SPLIT):
             for part in PARTS:
                 own = donors.loc[list(getattr(fold, part))]
                 row: dict[str, object] = {"fold": fold.number, "part": part}
@@ -131,7 +119,7 @@ class Story:
 
     def flow_table(self) -> pd.DataFrame:
         """Donors and nuclei of each class after each step of the selection."""
-        flow = self.cohort.flow
+        flow = pd.DataFrame(self.record.facts.flow)
         names = dict(zip(("negative", "positive"), self.class_names, strict=True))
         text = flow.assign(
             value=[
@@ -143,13 +131,33 @@ class Story:
         order = [names["positive"], names["negative"], "other or missing"]
         return table.loc[flow["step"].drop_duplicates(), order].rename_axis(index=None, columns=None)
 
+    @cached_property
     def shared_genes(self) -> int:
-        """Genes that the panels of all folds have in common."""
-        return len(set.intersection(*map(set, self.gene_names)))
+        """Genes that the models of all folds read."""
+        return len(set.intersection(*(set(history.genes) for history in self.record.histories)))
 
-    def n_parameters(self) -> int:
-        """Trained parameters of one model."""
-        return sum(p.numel() for p in self.fitted[0].model.parameters() if p.requires_grad)
+    @cached_property
+    def seconds(self) -> float:
+        """Of the whole run."""
+        return self.record.facts.seconds + sum(history.seconds for history in self.record.histories)
+
+    def weighting(self) -> str:
+        """How the classes were weighted in the loss."""
+        weights = ", ".join(f"{history.pos_weight:.3f}" for history in self.record.histories)
+        if self.record.config.fit.pos_weight == "auto":
+            samples = "donors" if self.by_donor else "nuclei"
+            return f"the positive class weighted by negatives / positives among training {samples} ({weights})"
+        return f"the positive class weighted by {weights}, as fit.pos_weight asks"
+
+    def clipping(self) -> str:
+        """What was done to gradients."""
+        clip = self.record.config.fit.clip
+        return "gradients not clipped" if clip is None else f"gradient norm clipped at {clip}"
+
+    def threshold(self) -> str:
+        """Where the threshold of a call comes from."""
+        given = self.record.config.evaluation.threshold
+        return "validation donors of the fold" if given == "validation" else f"nothing: fixed at {given}"
 
 
 def shown(interval: Interval, sign: str = "") -> str:
@@ -157,6 +165,6 @@ def shown(interval: Interval, sign: str = "") -> str:
     return f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}"
 
 
-def _row(metrics: dict[str, float], auroc_interval: str) -> dict[str, str]:
+def _row(metrics: dict[str, Any], auroc_interval: str) -> dict[str, str]:
     row = {"AUROC": f"{metrics['auroc']:.3f}", f"{LEVEL} % interval": auroc_interval}
     return row | {head: f"{metrics[name]:.3f}" for head, name in SHOWN.items()}

@@ -28,12 +28,14 @@ def add_by_donor(
 
 
 @njit(cache=True, nogil=True)
-def count_wanted(indptr: np.ndarray, genes: np.ndarray, place_of: np.ndarray) -> np.ndarray:
-    """Row pointers [cells + 1] of the values whose gene has a place ≥ 0."""
-    pointers = np.zeros(len(indptr), np.int64)
-    for row in range(len(indptr) - 1):
+def count_wanted(
+    starts: np.ndarray, stops: np.ndarray, genes: np.ndarray, place_of: np.ndarray
+) -> np.ndarray:
+    """Row pointers [rows + 1] of the values whose gene has a place ≥ 0."""
+    pointers = np.zeros(len(starts) + 1, np.int64)
+    for row in range(len(starts)):
         n = 0
-        for place in range(indptr[row], indptr[row + 1]):
+        for place in range(starts[row], stops[row]):
             n += place_of[genes[place]] >= 0
         pointers[row + 1] = pointers[row] + n
     return pointers
@@ -41,14 +43,21 @@ def count_wanted(indptr: np.ndarray, genes: np.ndarray, place_of: np.ndarray) ->
 
 @njit(cache=True, nogil=True)
 def copy_wanted(
-    genes: np.ndarray, values: np.ndarray, place_of: np.ndarray, to_genes: np.ndarray, to_values: np.ndarray
+    starts: np.ndarray,
+    stops: np.ndarray,
+    genes: np.ndarray,
+    values: np.ndarray,
+    place_of: np.ndarray,
+    to_genes: np.ndarray,
+    to_values: np.ndarray,
 ) -> None:
-    """Copy the values whose gene has a place ≥ 0, and these places, one after the other."""
+    """Copy the values whose gene has a place ≥ 0, and these places, one row after the other."""
     filled = 0
-    for place in range(len(genes)):
-        if place_of[genes[place]] >= 0:
-            to_genes[filled], to_values[filled] = place_of[genes[place]], values[place]
-            filled += 1
+    for row in range(len(starts)):
+        for place in range(starts[row], stops[row]):
+            if place_of[genes[place]] >= 0:
+                to_genes[filled], to_values[filled] = place_of[genes[place]], values[place]
+                filled += 1
 
 
 @njit(cache=True, nogil=True)

@@ -4,7 +4,7 @@ Mapped memory is the operating system's to reclaim, and processes share it: a co
 free memory still runs, and six runs hold it once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedRandom
 from pathlib import Path
 
@@ -19,46 +19,43 @@ BLOCK = 1 << 22  # nonzeros that are moved at once
 
 @dataclass(frozen=True)
 class CellMatrix:
-    """Values of cells by genes, in CSR; rows are cells.
+    """Values of nuclei by genes, stored by nucleus (CSR).
 
-    `data` [nonzeros] float32; `indices` [nonzeros] the genes, uint16 where they fit; `indptr`
-    [cells + 1] int64. Within a cell genes rise, and no zero is stored.
+    `data` [nonzeros] float32; `indices` [nonzeros] the genes, uint16 where they fit; `starts`, `stops`
+    [nuclei] int64: where each nucleus's values begin and end. Within a nucleus genes rise, and no zero is
+    stored.
     """
 
     data: np.ndarray
     indices: np.ndarray
-    indptr: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
     n_genes: int
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells and genes."""
-        return len(self.indptr) - 1, self.n_genes
+        """Nuclei and genes."""
+        return len(self.starts), self.n_genes
 
-    def rows(self, first: int, last: int) -> sp.csr_matrix:
-        """The cells [first, last) as a matrix of scipy's: a copy."""
-        start, stop = self.indptr[first], self.indptr[last]
-        parts = (
-            np.array(self.data[start:stop]),
-            self.indices[start:stop].astype(np.int32),
-            self.indptr[first : last + 1] - start,
-        )
-        return sp.csr_matrix(parts, shape=(last - first, self.n_genes))
+    def of(self, rows: np.ndarray) -> "CellMatrix":
+        """Some nuclei: a view, no value is copied."""
+        return replace(self, starts=self.starts[rows], stops=self.stops[rows])
 
     def columns(self, genes: np.ndarray) -> sp.csr_matrix:
-        """The values of some genes [cells, len(genes)], columns in the order given."""
+        """The values of some genes [nuclei, len(genes)], columns in the order given: a copy."""
         place_of = np.full(self.n_genes, -1, np.int32)
         place_of[genes] = np.arange(len(genes), dtype=np.int32)
-        indptr = count_wanted(self.indptr, self.indices, place_of)
+        indptr = count_wanted(self.starts, self.stops, self.indices, place_of)
         values, places = np.empty(indptr[-1], np.float32), np.empty(indptr[-1], np.int32)
-        copy_wanted(self.indices, self.data, place_of, places, values)
+        copy_wanted(self.starts, self.stops, self.indices, self.data, place_of, places, values)
         return sp.csr_matrix((values, places, indptr), shape=(self.shape[0], len(genes)))
 
 
 def open_matrix(folder: Path, n_genes: int) -> CellMatrix:
     """The matrix that was written to a folder, mapped."""
     data, indices = (np.load(folder / name, mmap_mode="r") for name in FILES[:2])
-    return CellMatrix(data, indices, np.load(folder / FILES[2]), n_genes)
+    indptr = np.load(folder / FILES[2])
+    return CellMatrix(data, indices, indptr[:-1], indptr[1:], n_genes)
 
 
 class MatrixWriter:

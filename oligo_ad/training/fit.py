@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from oligo_ad.config import FitConfig
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.inputs.loader import Loader
+from oligo_ad.record import Epoch, probability_of
 from oligo_ad.training.predict import predict
 
 log = logging.getLogger(__name__)
@@ -30,29 +31,12 @@ log = logging.getLogger(__name__)
 EVALUATION_BATCH = 4  # times the training batch: without gradients there is room
 
 
-@dataclass(frozen=True)
-class Cells:
-    """What the loop knows of the cells: rows of the training and validation donors, all labels and
-    donor ids [cells]."""
+class Samples(NamedTuple):
+    """What is trained on and validated on, by places in the loader; `label` [samples of the loader]."""
 
     train: np.ndarray
     validation: np.ndarray
     label: np.ndarray
-    donor: np.ndarray
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the learning curve; `loss`, `cell_auroc` and `donor_auroc` on validation donors."""
-
-    epoch: int
-    train_loss: float
-    loss: float
-    cell_auroc: float
-    donor_auroc: float
-    gradient_norm: float
-    learning_rate: float
-    nuclei_per_second: float
 
 
 @dataclass(frozen=True)
@@ -68,7 +52,7 @@ class Fitted:
 def fit(
     classifier: nn.Module,
     loader: Loader,
-    cells: Cells,
+    samples: Samples,
     config: FitConfig,
     seed: int,
     accelerator: Accelerator,
@@ -78,20 +62,20 @@ def fit(
     """Train until the epochs are over or validation donors stop improving; keep the best epoch.
 
     Args:
-        classifier: Batch → logit [B].
+        classifier: Batch → logit [S].
         loader: batches of this process.
-        cells: rows, labels and donors.
+        samples: those of the training and the validation donors.
         config: the loop's options.
-        seed: of the order of nuclei.
+        seed: of the order of samples.
         accelerator: device, precision and processes.
         name: prefix of logged values, empty or such as `fold_2/`.
         watch: called after each epoch; may raise to end the training.
 
     Raises:
-        UserError: too few nuclei for one batch, or a loss that is not finite.
+        UserError: too few samples for one batch, or a loss that is not finite.
     """
-    pos_weight = _pos_weight(cells, config)
-    batch_size, per_epoch = _steps(len(cells.train), config, accelerator)
+    pos_weight = _pos_weight(samples, config)
+    batch_size, per_epoch = _steps(loader.epoch_size(samples.train), config, accelerator)
     optimizer, schedule = make_optimizer(classifier, config, per_epoch * config.epochs)
     if config.compile:
         # In place: names of parameters and the checkpoint stay. A graph break would be an error.
@@ -102,18 +86,18 @@ def fit(
     best, best_value = copy.deepcopy(accelerator.unwrap_model(model).state_dict()), -np.inf
     best_epoch = 0
     for epoch in range(1, config.epochs + 1):
-        batches = islice(loader.shuffled(cells.train, batch_size, seed, epoch), per_epoch * config.accumulate)
+        batches = islice(loader.shuffled(samples.train, batch_size, seed, epoch), per_epoch * config.accumulate)
         progress = tqdm(
             total=per_epoch * config.accumulate * batch_size,
             desc=f"{name}epoch {epoch}/{config.epochs}",
-            unit=" nuclei",
+            unit=" samples",
             disable=None if accelerator.is_main_process else True,
             leave=False,
         )
         rate = _train_epoch(step, batches, batch_size, progress)
-        validation = _validate(model, loader, cells, batch_size, pos_weight, accelerator)
+        validation = _validate(model, loader, samples, batch_size, pos_weight, accelerator)
         history.append(Epoch(epoch=epoch, **step.end_epoch(), **validation, nuclei_per_second=rate))
-        _tell(history[-1], accelerator, name, step.n)
+        _log(history[-1], accelerator, name)
         value = -history[-1].loss if config.monitor == "loss" else validation[config.monitor]
         if value > best_value:
             best_value, best_epoch = value, epoch
@@ -157,14 +141,15 @@ def parameter_groups(classifier: nn.Module, lr: float, decay: float) -> list[dic
 
 def _train_epoch(step: "_Step", batches: Iterable[Batch], batch_size: int, progress: Any) -> float:
     """Train on the batches of one epoch; returns nuclei per second, over all processes."""
-    started = time.perf_counter()
+    started, n_nuclei = time.perf_counter(), 0
     step.model.train()
     with progress:
         for batch in batches:
             step(batch)
+            n_nuclei += len(batch.sample)
             progress.update(batch_size)
     step.flush()
-    return float(progress.total / (time.perf_counter() - started))
+    return n_nuclei * step.accelerator.num_processes / (time.perf_counter() - started)
 
 
 class _Step:
@@ -189,8 +174,8 @@ class _Step:
 
     def __call__(self, batch: Batch) -> None:
         with self.accelerator.accumulate(self.model):
-            logit_B = self.model(batch)
-            loss = binary_cross_entropy_with_logits(logit_B, batch.label, pos_weight=self.pos_weight)
+            logit_S = self.model(batch)
+            loss = binary_cross_entropy_with_logits(logit_S, batch.label, pos_weight=self.pos_weight)
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients:
                 norm = self._clip()
@@ -238,42 +223,42 @@ class _Step:
 
 
 def donor_means(values: np.ndarray, donor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Donor ids, sorted, and the mean of their cells' values."""
+    """The donors, sorted, and the mean of their samples' values."""
     donors, code = np.unique(donor, return_inverse=True)
     return donors, np.bincount(code, values) / np.bincount(code)
 
 
-def _pos_weight(cells: Cells, config: FitConfig) -> float:
+def _pos_weight(samples: Samples, config: FitConfig) -> float:
     if config.pos_weight != "auto":
         return float(config.pos_weight)
-    positive = cells.label[cells.train].mean()
+    positive = samples.label[samples.train].mean()
     return float((1 - positive) / positive)
 
 
 def _steps(n_train: int, config: FitConfig, accelerator: Accelerator) -> tuple[int, int]:
-    """Batch size (less than asked when there are fewer nuclei) and optimizer steps per epoch."""
+    """Batch size (less than asked when there are fewer samples) and optimizer steps per epoch."""
     of = accelerator.num_processes
     batch_size = min(config.batch_size, n_train // config.accumulate // of * of)
     if batch_size < 2 * of:
-        raise UserError(f"{n_train} training nuclei are too few for fit.accumulate={config.accumulate}.")
+        raise UserError(f"{n_train} training samples are too few for fit.accumulate={config.accumulate}.")
     return batch_size, n_train // batch_size // config.accumulate
 
 
 def _validate(
     model: nn.Module,
     loader: Loader,
-    cells: Cells,
+    samples: Samples,
     batch_size: int,
     pos_weight: float,
     accelerator: Accelerator,
 ) -> dict[str, float]:
-    rows = cells.validation
-    logit = predict(model, loader, rows, EVALUATION_BATCH * batch_size, accelerator)
-    label, probability = cells.label[rows], 1 / (1 + np.exp(-logit))
+    own = samples.validation
+    logit = predict(model, loader, own, EVALUATION_BATCH * batch_size, accelerator)
+    label, probability = samples.label[own], probability_of(logit)
     if not np.isfinite(probability).all():
-        raise UserError("the model predicts NaN for validation nuclei. Lower fit.optimizer.lr.")
-    _, donor_score = donor_means(probability, cells.donor[rows])
-    _, donor_label = donor_means(label, cells.donor[rows])
+        raise UserError("the model predicts NaN for validation samples. Lower fit.optimizer.lr.")
+    _, donor_score = donor_means(probability, loader.donor[own])
+    _, donor_label = donor_means(label, loader.donor[own])
     weight = np.where(label == 1, pos_weight, 1.0)
     return {
         "loss": float(log_loss(label, probability, sample_weight=weight)),
@@ -282,7 +267,7 @@ def _validate(
     }
 
 
-def _tell(epoch: Epoch, accelerator: Accelerator, name: str, step: int) -> None:
+def _log(epoch: Epoch, accelerator: Accelerator, name: str) -> None:
     values = {f"{name}epoch/{key}": value for key, value in asdict(epoch).items() if key != "epoch"}
     accelerator.log(values, epoch.epoch)
     log.info(

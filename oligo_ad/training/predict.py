@@ -1,75 +1,25 @@
-"""Logits of any nuclei, in any number of processes, and the attention kernel that computed them."""
-
-import copy
-from typing import Any
+"""Logits of any samples, in any number of processes."""
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from oligo_ad.inputs.batch import Batch
 from oligo_ad.inputs.loader import Loader
 
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, loader: Loader, rows: np.ndarray, batch_size: int, accelerator: Accelerator
+    model: nn.Module, loader: Loader, samples: np.ndarray, batch_size: int, accelerator: Accelerator
 ) -> np.ndarray:
-    """One logit for each of the rows, in their order; the same in every process."""
+    """One logit for each of the samples, in their order; the same in every process."""
     model.eval()
     index, logit = [], []
-    for batch in loader.by_donor(rows, batch_size):
-        index.append(batch.index)
-        logit.append(model(batch))
-    # Predictions are gathered, never averages: processes hold different cells.
+    for parts in loader.whole(samples, batch_size):
+        index.append(parts[0].index)
+        logit.append(model(*parts))
+    # Predictions are gathered, never averages: processes hold different samples.
     every_index, every_logit = accelerator.gather((torch.cat(index), torch.cat(logit)))
-    found = np.full(int(rows.max()) + 1, np.nan)
+    found = np.full(int(samples.max()) + 1, np.nan)
     found[every_index.cpu().numpy()] = every_logit.float().cpu().numpy()
-    return found[rows]
-
-
-def attention_kernels(model: nn.Module, batch: Batch) -> list[str]:
-    """Which scaled-dot-product kernels a training step runs: watched at the dispatcher, not assumed.
-
-    Empty for a network without attention; `math` where no fused kernel would take the call. The model
-    itself is left alone.
-    """
-    trial = copy.deepcopy(model).train()
-    with torch.random.fork_rng(), _Calls() as calls, _Kernels() as watch:
-        trial(batch)
-    # What PyTorch computes by its own definition is dispatched as plain products.
-    return sorted(watch.kernels) or ["math"] * calls.attention
-
-
-class _Calls(TorchFunctionMode):
-    """Notes whether attention is asked for while it is entered."""
-
-    attention = False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.attention |= func is scaled_dot_product_attention
-        return func(*args, **(kwargs or {}))
-
-
-class _Kernels(TorchDispatchMode):
-    """Notes the attention kernels among all operations dispatched while it is entered."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kernels: set[str] = set()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = func.name().removeprefix("aten::")
-        if name.startswith("_scaled_dot_product_"):
-            self.kernels.add(name.removeprefix("_scaled_dot_product_"))
-        elif name == "torch_attn::_varlen_attn":
-            self.kernels.add("varlen_attn (flash attention)")
-        return func(*args, **(kwargs or {}))
+    return found[samples]

@@ -1,0 +1,88 @@
+"""From vectors of nuclei to vectors of samples: of each nucleus by itself, or of a donor's bag of nuclei.
+
+Legend: see inputs/batch.py.
+"""
+
+from typing import Annotated, Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+Sample = Literal["nucleus", "donor"]
+
+
+class Pool(Protocol):
+    """What a pool must offer: `sample`, what it makes samples of, and vectors [B, D] → [S, size].
+
+    Its constructor gets `width`, the network's D.
+    """
+
+    sample: Sample
+    size: int
+
+    def __call__(self, nucleus_BD: Tensor, sample_B: Tensor, n_samples: int) -> Tensor: ...
+
+
+class Each(nn.Module):
+    """A nucleus is a sample: its vector as it is."""
+
+    sample: Sample = "nucleus"
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.size = width
+
+    def forward(self, nucleus_BD: Tensor, sample_B: Tensor, n_samples: int) -> Tensor:
+        return nucleus_BD
+
+
+class Mean(nn.Module):
+    """A donor is a sample: the mean over the nuclei of its bag."""
+
+    sample: Sample = "donor"
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.size = width
+
+    def forward(self, nucleus_BD: Tensor, sample_B: Tensor, n_samples: int) -> Tensor:
+        ones_B = torch.ones_like(sample_B, dtype=torch.float32)
+        total_SD = sum_by_sample(nucleus_BD.float(), sample_B, n_samples)
+        return total_SD / sum_by_sample(ones_B, sample_B, n_samples)[:, None]
+
+
+class Attention(nn.Module):
+    """A donor is a sample: a weighted mean over its bag, the weights learned (Ilse 2018, gated attention).
+
+    Args:
+        width: D of the vectors of nuclei.
+        hidden: width of the layer that gives the weights.
+    """
+
+    sample: Sample = "donor"
+
+    def __init__(self, width: int, hidden: Annotated[int, Field(ge=1)] = 32) -> None:
+        super().__init__()
+        self.size = width
+        self.value, self.gate = nn.Linear(width, hidden), nn.Linear(width, hidden)
+        self.score = nn.Linear(hidden, 1)
+
+    def forward(self, nucleus_BD: Tensor, sample_B: Tensor, n_samples: int) -> Tensor:
+        weight_B = self.weights(nucleus_BD, sample_B, n_samples)
+        return sum_by_sample(weight_B[:, None] * nucleus_BD.float(), sample_B, n_samples)
+
+    def weights(self, nucleus_BD: Tensor, sample_B: Tensor, n_samples: int) -> Tensor:
+        """The weight of each nucleus [B]; those of a sample sum to 1."""
+        hidden_BH = self.value(nucleus_BD).tanh() * self.gate(nucleus_BD).sigmoid()
+        score_B = self.score(hidden_BH).squeeze(-1).float()
+        # The largest of a sample is taken off, so that no exponential overflows.
+        lowest_S = score_B.new_full((n_samples,), -torch.inf)
+        largest_S = lowest_S.scatter_reduce(0, sample_B, score_B.detach(), "amax")
+        weight_B = (score_B - largest_S[sample_B]).exp()
+        return weight_B / sum_by_sample(weight_B, sample_B, n_samples)[sample_B]
+
+
+def sum_by_sample(values: Tensor, sample_B: Tensor, n_samples: int) -> Tensor:
+    """Sums of values [B, …] over the nuclei of each sample [S, …]."""
+    return values.new_zeros(n_samples, *values.shape[1:]).index_add(0, sample_B, values)

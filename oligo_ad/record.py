@@ -1,0 +1,332 @@
+"""The run directory: what a run leaves, by name; written fold by fold, and read by everything after training.
+
+    config.yaml                     the whole configuration
+    split.json                      the donors of each fold, and their labels
+    facts.json                      RunFacts: what was found and used
+    folds/<k>/history.json          FoldHistory: how a fold was trained
+    folds/<k>/predictions.parquet   a row a sample: fold, seed, part, donor, barcode (none of a bag), logit;
+                                    of a simulated file also `truth`
+    folds/<k>/baselines.parquet     a row a test donor: fold, donor, and a column a baseline
+    folds/<k>/model.safetensors     the model, whole
+    metrics.json, donors.csv, cells.parquet, report.html    what follows from all these
+    failure.json, pruned.json       why there is no result
+
+A fold's folder appears when it is whole. A trial of a search has no rows of part test, and no model.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from omegaconf import OmegaConf
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+from yaml import YAMLError
+
+from oligo_ad.config import Config, read
+from oligo_ad.errors import UserError, listing
+from oligo_ad.storage.shelf import published, write_json, write_text
+
+CONFIG, SPLIT, FACTS, FOLDS = "config.yaml", "split.json", "facts.json", "folds"
+HISTORY, PREDICTIONS, BASELINES, MODEL = (
+    "history.json",
+    "predictions.parquet",
+    "baselines.parquet",
+    "model.safetensors",
+)
+RESULT, DONORS, CELLS, REPORT = "metrics.json", "donors.csv", "cells.parquet", "report.html"
+FAILURE, PRUNED = "failure.json", "pruned.json"
+OVERRIDES = Path(".hydra") / "overrides.yaml"
+
+
+@checked(frozen=True)
+class Epoch:
+    """One line of the learning curve; `loss`, `cell_auroc` and `donor_auroc` on validation donors."""
+
+    epoch: int
+    train_loss: float
+    loss: float
+    cell_auroc: float
+    donor_auroc: float
+    gradient_norm: float
+    learning_rate: float
+    nuclei_per_second: float
+
+
+@checked(frozen=True)
+class FoldHistory:
+    """How one fold was trained.
+
+    `donors`: how many in each part. `threshold`: the probability from which a donor is called positive.
+    `genes`: those that the model reads; `input`: what its featurizer reports. `parameters`: how many are
+    trained. `attention`: the kernels that ran. `seconds`: of the fold, baselines included.
+    """
+
+    fold: int
+    seed: int
+    donors: dict[str, int]
+    pos_weight: float
+    best_epoch: int
+    threshold: float
+    genes: list[str]
+    input: dict[str, str]
+    parameters: int
+    attention: list[str]
+    seconds: float
+    epochs: list[Epoch]
+
+
+@checked(frozen=True)
+class DonorFacts:
+    """A donor that was compared: its label, 0 or 1, and its nuclei."""
+
+    label: int
+    nuclei: int
+
+
+@checked(frozen=True)
+class RunFacts:
+    """What a run found and used, before anything was trained.
+
+    `cohort`: which columns and values define it. `classes`: words of the negative and the positive class.
+    `sample`: what is predicted. `flow`, `excluded`: donors and nuclei by step and class, and by excluded
+    label value. `covariates`: the columns that the model is given; `label_derived`: those that give the label
+    away. `pretrained`: what the reader of a checkpoint reports, if there is one; `random_weights`: whether
+    it left out the weights. `environment`: versions and machine. `words`: the command line. `seconds`: to
+    this point.
+    """
+
+    cohort: dict[str, str]
+    simulated: bool
+    classes: tuple[str, str]
+    sample: str
+    donors: dict[str, DonorFacts]
+    flow: list[dict[str, Any]]
+    excluded: list[dict[str, Any]]
+    notes: list[str]
+    covariates: list[str]
+    label_derived: list[str]
+    pretrained: dict[str, str] | None
+    random_weights: bool
+    environment: dict[str, str]
+    words: list[str]
+    seconds: float
+
+    @property
+    def donor_table(self) -> pd.DataFrame:
+        """label and nuclei, indexed by donor id."""
+        rows = {donor: {"label": of.label, "nuclei": of.nuclei} for donor, of in self.donors.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("donor")
+
+
+@dataclass(frozen=True)
+class FoldRecord:
+    """The folder of one fold."""
+
+    folder: Path
+
+    @cached_property
+    def history(self) -> FoldHistory:
+        found: FoldHistory = _parse(self.folder / HISTORY, FoldHistory)
+        return found
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        return _table(self.folder / PREDICTIONS)
+
+    @cached_property
+    def baselines(self) -> pd.DataFrame | None:
+        """None where no baseline was scored."""
+        file = self.folder / BASELINES
+        return _table(file) if file.exists() else None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run directory, of this run or of any other."""
+
+    folder: Path
+
+    # What became of it
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / RESULT).exists()
+
+    @property
+    def pruned(self) -> bool:
+        return (self.folder / PRUNED).exists()
+
+    @property
+    def failure(self) -> str:
+        """Why it failed; empty where it did not, or ended without a word."""
+        file = self.folder / FAILURE
+        return str(_json(file)["message"]) if file.exists() and not self.finished else ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it need not run (again)."""
+        return any((self.folder / mark).exists() for mark in (RESULT, FAILURE, PRUNED))
+
+    # What it holds
+
+    @cached_property
+    def config(self) -> Config:
+        file = self.folder / CONFIG
+        try:
+            return read(OmegaConf.load(file))
+        except (OSError, YAMLError) as error:
+            raise _unreadable(file, error) from None
+
+    @property
+    def words(self) -> list[str]:
+        """The words of the command line that started the run."""
+        file = self.folder / OVERRIDES
+        return [str(word) for word in OmegaConf.load(file)] if file.exists() else []
+
+    @cached_property
+    def facts(self) -> RunFacts:
+        found: RunFacts = _parse(self.folder / FACTS, RunFacts)
+        return found
+
+    @cached_property
+    def folds(self) -> list[FoldRecord]:
+        """The finished folds, by number."""
+        folders = (self.folder / FOLDS).glob("*")
+        return [FoldRecord(folder) for folder in sorted(_numbered(folders), key=lambda one: int(one.name))]
+
+    @property
+    def histories(self) -> list[FoldHistory]:
+        return [fold.history for fold in self.folds]
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """Those of all folds."""
+        return pd.concat([fold.predictions for fold in self.folds], ignore_index=True)
+
+    @property
+    def baselines(self) -> pd.DataFrame | None:
+        """Those of all folds; None where none was scored."""
+        tables = [table for fold in self.folds if (table := fold.baselines) is not None]
+        return pd.concat(tables, ignore_index=True) if tables else None
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json; empty where the run has not finished."""
+        return _json(self.folder / RESULT) if self.finished else {}
+
+    @cached_property
+    def donors(self) -> pd.DataFrame:
+        """donors.csv: a row for each fold and scored donor; empty where the run has not finished."""
+        return pd.read_csv(self.folder / DONORS, dtype={"donor": str}) if self.finished else pd.DataFrame()
+
+    # Writing
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        write_text(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
+
+    def write_facts(self, facts: RunFacts) -> None:
+        write_json(self.folder / FACTS, _plain(facts, RunFacts))
+
+    def write_failure(self, message: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / FAILURE, {"message": message})
+
+    @contextmanager
+    def fold(self, number: int) -> Iterator["FoldWriter"]:
+        """The folder of a fold, which appears when all of it is written."""
+        (self.folder / FOLDS).mkdir(exist_ok=True)
+        with published(self.folder / FOLDS / str(number)) as staging:
+            staging.mkdir()
+            yield FoldWriter(staging)
+
+
+@dataclass(frozen=True)
+class FoldWriter:
+    """The folder of a fold that is not finished."""
+
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        return self.folder / MODEL
+
+    def write(
+        self, history: FoldHistory, predictions: pd.DataFrame, baselines: pd.DataFrame | None
+    ) -> None:
+        predictions.to_parquet(self.folder / PREDICTIONS, index=False)
+        if baselines is not None:
+            baselines.to_parquet(self.folder / BASELINES, index=False)
+        write_json(self.folder / HISTORY, _plain(history, FoldHistory))
+
+
+def probability_of(logit: np.ndarray) -> np.ndarray:
+    """The probability of the positive class that a logit stands for."""
+    probability: np.ndarray = 1 / (1 + np.exp(-logit))
+    return probability
+
+
+def open_run(folder: str | Path) -> Record:
+    """The record of a run that has finished.
+
+    Raises:
+        UserError: there is none, or it is incomplete.
+    """
+    record = Record(Path(folder).expanduser())
+    missing = [name for name in (CONFIG, SPLIT, FACTS, RESULT) if not (record.folder / name).exists()]
+    if not record.folder.is_dir() or missing:
+        lacks = f"it has no {listing(missing)}" if record.folder.is_dir() else "there is no such folder"
+        raise UserError(
+            f"run={folder} is no finished run: {lacks}. Give the directory that a run printed at its end, "
+            "such as outputs/2026-11-22/10-00-00-000000."
+        )
+    return record
+
+
+def _numbered(folders: Iterator[Path]) -> Iterator[Path]:
+    return (folder for folder in folders if folder.name.isdigit())
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(file, error) from None
+    return content
+
+
+def _parse(file: Path, kind: type) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(_json(file))
+    except ValidationError as error:
+        raise _unreadable(file, error) from None
+
+
+def _plain(facts: Any, kind: type) -> dict[str, Any]:
+    content: dict[str, Any] = TypeAdapter(kind).dump_python(facts, mode="json")
+    return content
+
+
+def _table(file: Path) -> pd.DataFrame:
+    """A parquet file, read without Arrow's threads: they may abort a process that ends while they wait
+    (apache/arrow#34314)."""
+    try:
+        table = pq.read_table(str(file), use_threads=False, pre_buffer=False)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(file, error) from None
+    return table.to_pandas(use_threads=False)
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    first = str(error).partition("\n")[0]
+    return UserError(f"{file} cannot be read, so {file.parent} is no finished run: {first}.")
