@@ -1,9 +1,6 @@
 """The machine-readable files of a run directory; metrics.json last, so that it marks a whole run."""
 
-import json
-import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,6 +8,7 @@ from omegaconf import OmegaConf
 from oligo_ad.results.baselines import MEANING
 from oligo_ad.results.evaluation import MODEL
 from oligo_ad.results.sentences import Story
+from oligo_ad.storage.shelf import write_json
 from oligo_ad.sweeps.trials import RESULT
 
 
@@ -84,18 +82,3 @@ def metrics_of(story: Story, alarms: list[str]) -> dict[str, Any]:
         "seconds": story.seconds,
         "environment": story.environment,
     }
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """JSON that any reader accepts: NaN becomes null. Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_without_nan(content), indent=1, allow_nan=False))
-    partial.rename(path)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,238 @@
+"""Files that are written whole or not at all, by one process at a time, and keys of what is kept.
+
+The only place with a lock, a write that ends in a rename, a checksum of files, or a hash of code.
+"""
+
+import ast
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import resolve_name
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from oligo_ad.errors import UserError
+
+PARTIAL = ".partial"  # follows the name of a file or folder that is not finished
+MANIFEST = "manifest.json"
+ROOT = Path(__file__).parents[2]
+# Modules that check or report: no value of a result depends on them.
+NOT_HASHED = {f"oligo_ad.{name}" for name in ("config", "errors", "progress", "threads")}
+
+
+# Locks
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder, after waiting for it. The parent folder is made.
+
+    Raises:
+        OSError: the folder cannot be written; the caller knows what to tell the user.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        yield
+
+
+@contextmanager
+def claimed(folder: Path, message: str, advice: str = "") -> Iterator[None]:
+    """Make a folder and keep every other process out of it, without waiting.
+
+    Args:
+        folder: one that only one process may work in.
+        message: for the user, when another process works there.
+        advice: what the user can do, about that or a folder that cannot be written.
+
+    Raises:
+        UserError: another process works in the folder, or it cannot be written.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{message} {advice}".strip()) from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error}. {advice}".strip()) from None
+    try:
+        yield
+    finally:
+        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
+
+
+# Whole or not at all
+
+
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write a file or a folder to, which then takes the place of `path`.
+
+    Only when the block ends well and everything is on the disk; otherwise what was written is removed. A
+    folder takes the place of none but an empty one. For one process at a time.
+    """
+    staging = path.with_name(path.name + PARTIAL)
+    remove(staging)
+    try:
+        yield staging
+        _flush(staging)
+        staging.replace(path)
+    finally:
+        remove(staging)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with published(path) as staging:
+        staging.write_text(text)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON that any reader accepts (NaN becomes null), whole or not at all."""
+    write_text(path, json.dumps(_without_nan(content), indent=1, allow_nan=False))
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the system write to the disk what it still holds in memory."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb+") as opened:
+                os.fsync(opened)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# Checksums
+
+
+def digest(parts: Iterable[bytes | memoryview]) -> str:
+    """SHA-256 of some bytes, in hexadecimal: processors compute it faster than the newer digests."""
+    digested = hashlib.sha256()
+    for part in parts:
+        digested.update(part)
+    return digested.hexdigest()
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def checksums(files: list[Path]) -> dict[str, str]:
+    """SHA-256 of some files of one folder, by name."""
+    with ThreadPoolExecutor() as pool:
+        return dict(zip((file.name for file in files), pool.map(checksum, files), strict=True))
+
+
+def seal(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the manifest of a folder: the checksum of every file in it, and some facts."""
+    manifest = {"files": checksums(sorted(folder.iterdir())), **facts}
+    write_json(folder / MANIFEST, {**manifest, "manifest": _checksum_of(manifest)})
+
+
+def sealed_facts(folder: Path) -> dict[str, Any]:
+    """The facts in the manifest of a folder.
+
+    Raises:
+        OSError, ValueError, KeyError: a file of the folder is missing or changed since it was sealed.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if manifest.pop("manifest") != _checksum_of(manifest):
+        raise ValueError(f"{MANIFEST} changed since it was written")
+    written = manifest.pop("files")
+    found = checksums([folder / name for name in written])
+    if wrong := [name for name in written if found[name] != written[name]]:
+        raise ValueError(f"{', '.join(wrong)} changed since it was written")
+    return dict(manifest)
+
+
+def _checksum_of(manifest: dict[str, Any]) -> str:
+    return digest([json.dumps(manifest, sort_keys=True).encode()])
+
+
+# Code
+
+
+def code_of(*modules: str) -> str:
+    """SHA-256 of the code of some of this package's modules and of all that they import of it.
+
+    It does not depend on comments and docstrings, nor on modules that only check or report (`NOT_HASHED`).
+    A table beside a module (*.csv.gz) counts as its code where the code names it.
+
+    Args:
+        modules: full names, such as `oligo_ad.data.cohort`; they are read, not imported.
+    """
+    parts = []
+    for module in modules_of(*modules):
+        file = _file_of(module)
+        statements = _statements(file)
+        parts.append(f"{module}\n{statements}".encode())
+        parts += [t.read_bytes() for t in sorted(file.parent.glob("*.csv.gz")) if t.name in statements]
+    return digest(parts)
+
+
+def modules_of(*modules: str) -> list[str]:
+    """The names of the modules whose code `code_of` hashes."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in found | NOT_HASHED:
+            found.add(module)
+            waiting += filter(_is_module, _imported(module))
+    return sorted(found)
+
+
+def _imported(module: str) -> Iterator[str]:
+    """What a module imports, wherever in its code."""
+    file = _file_of(module)
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = resolve_name("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                name = f"{source}.{alias.name}"
+                yield name if _is_module(name) else source
+
+
+def _is_module(name: str) -> bool:
+    return name.split(".")[0] == "oligo_ad" and _file_of(name).exists()
+
+
+def _file_of(module: str) -> Path:
+    path = ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _statements(file: Path) -> str:
+    """The code of a module without comments and docstrings."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            del node.body[0]
+    return ast.dump(tree)
