@@ -24,8 +24,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
@@ -34,6 +32,7 @@ from yaml import YAMLError
 from oligo_ad.config import Config, read
 from oligo_ad.errors import UserError, listing
 from oligo_ad.storage.shelf import published, write_json, write_text
+from oligo_ad.storage.tables import read_parquet
 
 CONFIG, SPLIT, FACTS, FOLDS = "config.yaml", "split.json", "facts.json", "folds"
 HISTORY, PREDICTIONS, BASELINES, MODEL = (
@@ -318,13 +317,10 @@ def _plain(facts: Any, kind: type) -> dict[str, Any]:
 
 
 def _table(file: Path) -> pd.DataFrame:
-    """A parquet file, read without Arrow's threads: they may abort a process that ends while they wait
-    (apache/arrow#34314)."""
     try:
-        table = pq.read_table(str(file), use_threads=False, pre_buffer=False)
-    except (OSError, pa.ArrowInvalid) as error:
+        return read_parquet(file)
+    except (OSError, ValueError) as error:
         raise _unreadable(file, error) from None
-    return table.to_pandas(use_threads=False)
 
 
 def _unreadable(file: Path, error: Exception) -> UserError:

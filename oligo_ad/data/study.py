@@ -56,7 +56,7 @@ def open_study(data: DataConfig, split: SplitConfig, metadata: MetadataConfig, c
     Raises:
         UserError: anything wrong with the file or the choices. What obs tells is told before a count is read.
     """
-    prepared, labels = open_cohort(data, cache)
+    prepared, labels = prepared_cohort(data, cache)
     cohort = prepared.of(labels.donors)
     *_, before_quality, _ = prepared.steps
     return Study(
@@ -69,7 +69,7 @@ def open_study(data: DataConfig, split: SplitConfig, metadata: MetadataConfig, c
     )
 
 
-def open_cohort(data: DataConfig, cache: Path) -> tuple[Cohort, Labels]:
+def prepared_cohort(data: DataConfig, cache: Path) -> tuple[Cohort, Labels]:
     """The prepared cohort, whole, and the labels of those of its donors that are compared.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oligo_ad.storage.kernels import write_rows
+from oligo_ad.inputs.kernels import write_rows
 
 
 class Batch(NamedTuple):

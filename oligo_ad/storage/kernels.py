@@ -1,4 +1,4 @@
-"""The loops over every value of a cohort that numpy would do in several passes; compiled once, cached."""
+"""Compiled loops over every value of a cohort, for which numpy would need several passes."""
 
 import numpy as np
 from numba import njit
@@ -58,22 +58,3 @@ def copy_wanted(
             if place_of[genes[place]] >= 0:
                 to_genes[filled], to_values[filled] = place_of[genes[place]], values[place]
                 filled += 1
-
-
-@njit(cache=True, nogil=True)
-def write_rows(
-    rows: np.ndarray,
-    offsets: np.ndarray,
-    genes: np.ndarray,
-    values: np.ndarray,
-    background: np.ndarray,
-    dense: np.ndarray,
-) -> None:
-    """Write cells into `dense` [len(rows), genes]: the background, then their stored values over it."""
-    for i in range(len(rows)):
-        # A loop: assigning the whole row takes half as long again.
-        for gene in range(len(background)):
-            dense[i, gene] = background[gene]
-        for place in range(offsets[rows[i]], offsets[rows[i] + 1]):
-            # An unsigned index is not looked at for being negative.
-            dense[i, np.uint64(genes[place])] = values[place]

@@ -24,10 +24,11 @@ from oligo_ad.results import report
 from oligo_ad.results.baselines import score_baselines
 from oligo_ad.results.environment import environment
 from oligo_ad.results.evaluation import FoldPrediction, evaluate
-from oligo_ad.results.files import write_files, write_json
+from oligo_ad.results.files import write_files
 from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.sentences import Story
 from oligo_ad.results.tracking import track
+from oligo_ad.storage.shelf import write_json
 from oligo_ad.sweeps.search import Pruned, epoch_watcher, score_of
 from oligo_ad.sweeps.trials import PRUNED, RESULT
 from oligo_ad.training.checkpoint import Trained, make_classifier, make_featurizer, save_checkpoint

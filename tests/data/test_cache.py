@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from multiprocessing.synchronize import Barrier
@@ -20,10 +20,11 @@ import scipy.sparse as sp
 
 from oligo_ad.config import DataConfig
 from oligo_ad.data import cache
-from oligo_ad.data.cache import FRAMES, SUMS, load_cohort
+from oligo_ad.data.cache import load_cohort
 from oligo_ad.data.cohort import Cohort
+from oligo_ad.data.cohort_files import FRAMES, SUMS
 from oligo_ad.errors import UserError
-from oligo_ad.storage import rows
+from oligo_ad.storage import rows, shelf
 from oligo_ad.storage.matrix import FILES as MATRIX
 from oligo_ad.storage.matrix import MatrixWriter
 from tests import builders
@@ -169,6 +170,65 @@ def test_another_file_at_the_same_place_is_another_cohort(tmp_path: Path) -> Non
     assert len(folders(tmp_path / "cache")) == 2
 
 
+# Which code a cohort and a simulated atlas depend on
+
+SIMULATION = {"genes.csv.gz", "simulate.py"}
+COHORT = {
+    *(f"oligo_ad/data/{name}.py" for name in ("cohort", "cohort_files", "selection", "sums")),
+    *(
+        f"oligo_ad/storage/{name}.py"
+        for name in ("atlas", "chunks", "expression", "kernels", "matrix", "rows")
+    ),
+}
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package, whose code is hashed in the place of this one's."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(cache.__file__).parents[1], tmp_path / "oligo_ad", ignore=ignored)
+    monkeypatch.setattr(shelf, "ROOT", tmp_path)
+    return tmp_path
+
+
+def files_that_change(names_a_key: Callable[[], Path], copied: Path) -> set[str]:
+    """The files of the package whose change changes the name of what is kept."""
+    before, found = names_a_key(), set()
+    for file in sorted((copied / "oligo_ad").rglob("*.*")):
+        content = file.read_bytes()
+        file.write_bytes(content + b"\nCHANGED = 1\n")
+        if names_a_key() != before:
+            found.add(str(file.relative_to(copied)))
+        file.write_bytes(content)
+    return found
+
+
+def test_a_cohort_is_keyed_by_the_code_that_shapes_it_and_no_other(config: DataConfig, copied: Path) -> None:
+    path = Path(str(config.path))
+    assert files_that_change(lambda: cache.cohort_folder(path, config, copied), copied) == COHORT
+
+
+def test_a_simulated_atlas_is_keyed_by_the_simulation_and_its_table(copied: Path) -> None:
+    simulation = builders.configuration("data=demo").data.simulation
+    assert simulation is not None
+    found = files_that_change(lambda: cache.simulated_path(simulation, copied), copied)
+    assert found == {f"oligo_ad/simulation/{name}" for name in SIMULATION}
+
+
+def test_another_code_is_another_cohort_and_other_words_are_not(
+    config: DataConfig, tmp_path: Path, copied: Path
+) -> None:
+    load_cohort(config, tmp_path / "cache")
+    for added, n_cohorts in (("# in other words", 1), ("CHANGED = 1", 2)):
+        with (copied / "oligo_ad/storage/matrix.py").open("a") as file:
+            file.write(f"\n{added}\n")
+        load_cohort(config, tmp_path / "cache")
+        assert len(folders(tmp_path / "cache")) == n_cohorts
+
+
+# Builds that are refused or break off
+
+
 def test_a_build_that_is_refused_leaves_no_folder(config: DataConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         load_cohort(replace(config, min_genes=10_000), tmp_path)
@@ -182,7 +242,7 @@ def test_a_build_that_breaks_off_while_it_is_saved_leaves_no_finished_folder(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(cache.np, "save", no_space)
+        broken.setattr(np, "save", no_space)
         with pytest.raises(UserError, match=r"cannot be used.*No space left"):
             load_cohort(config, tmp_path)
     assert folders(tmp_path) == []
@@ -241,6 +301,7 @@ def load_in_a_process(config: dict[str, object], where: Path, start: Barrier) ->
         file.write(f"{hashlib.sha256(b''.join(content)).hexdigest()}\n")
 
 
+@pytest.mark.slow
 def test_six_processes_at_once_build_once_and_load_the_same(config: DataConfig, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(6)
@@ -259,7 +320,7 @@ def test_six_processes_at_once_build_once_and_load_the_same(config: DataConfig, 
     assert len(folders(tmp_path / "cache")) == 1
 
 
-# Builds that break off
+# Builds that are killed
 
 
 def build_for_ever(config: dict[str, object], where: Path, blocks: int) -> None:
@@ -286,6 +347,7 @@ def build_for_ever(config: dict[str, object], where: Path, blocks: int) -> None:
     load_cohort(DataConfig(**config), where / "cache")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [2, 0], ids=["among the blocks", "before the manifest"])
 def test_a_build_that_is_killed_leaves_nothing_that_is_trusted(
     config: DataConfig, tmp_path: Path, blocks: int
@@ -358,7 +420,7 @@ def filled(config: DataConfig, tmp_path: Path) -> Path:
     load_cohort(config, where)
     load_cohort(replace(config, cell_types=("Astrocyte",), min_nuclei=4), where)
     (where / "SIMULATED-0123456789ab.h5ad").write_bytes(bytes(3_000_000))
-    (where / "SIMULATED-ba9876543210.partial").write_bytes(bytes(1_000_000))
+    (where / "SIMULATED-ba9876543210.h5ad.partial").write_bytes(bytes(1_000_000))
     for suffix in ("partial", "damaged"):
         (where / f"cohort-0123456789abcdef.{suffix}").mkdir()
         (where / f"cohort-0123456789abcdef.{suffix}" / "data.npy").write_bytes(bytes(500_000))
@@ -379,7 +441,7 @@ def test_a_cache_is_described_a_line_each_with_size_and_content(filled: Path) ->
         assert by_name[folder.name].endswith("28 nuclei x 30 genes of atlas.h5ad")
     for name, size, words in (
         ("SIMULATED-0123456789ab.h5ad", "3.0 MB", "simulated atlas"),
-        ("SIMULATED-ba9876543210.partial", "1.0 MB", "unfinished"),
+        ("SIMULATED-ba9876543210.h5ad.partial", "1.0 MB", "unfinished"),
         ("cohort-0123456789abcdef.partial", "0.5 MB", "unfinished"),
         ("cohort-0123456789abcdef.damaged", "0.5 MB", "damaged, set aside"),
     ):
@@ -446,7 +508,7 @@ def test_a_build_that_ends_while_clearing_waits_for_it_is_no_error(
 def test_clearing_waits_for_an_atlas_that_is_being_simulated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locked, lock = [], cache.FileLock
+    locked, lock = [], shelf.FileLock
 
     def watch(path: str) -> object:
         locked.append(path)
@@ -456,7 +518,7 @@ def test_clearing_waits_for_an_atlas_that_is_being_simulated(
         path.touch()
         (tmp_path / "copy").write_text(path.name)
 
-    monkeypatch.setattr(cache, "FileLock", watch)
+    monkeypatch.setattr(shelf, "FileLock", watch)
     monkeypatch.setattr("oligo_ad.simulation.simulate.write_atlas", write)
     cache.source(builders.configuration("data=demo").data, tmp_path)
     cache.clear(tmp_path)
