@@ -44,7 +44,8 @@ class Story:
     outcome: Outcome
     environment: dict[str, str]
     seconds: float
-    objective: float  # of a search, on validation donors
+    objective_name: str  # what a search maximises, on validation donors
+    objective: float
 
     @property
     def random_weights(self) -> bool:
@@ -56,7 +57,7 @@ class Story:
         """What every output must say about data and model, or nothing."""
         marks = ["SIMULATED"] if self.cohort.simulated else []
         marks += ["RANDOM WEIGHTS, NOT PRETRAINED"] if self.random_weights else []
-        marks += ["VALIDATION DONORS, NOT TEST DONORS"] if self.config.task == "validate" else []
+        marks += ["VALIDATION DONORS, NOT TEST DONORS"] if self.config.task.name == "validate" else []
         marks += ["LABEL-DERIVED METADATA"] if self.outcome.label_derived else []
         return " · ".join(marks)
 

@@ -14,7 +14,7 @@ from oligo_ad.training.machine import flat
 
 def track(story: Story, pictures: dict[str, Figure], accelerator: Accelerator) -> None:
     """Send final metrics to any tracker; pictures, PR curves and hparams to TensorBoard."""
-    kind = "validation" if story.config.task == "validate" else "result"
+    kind = "validation" if story.config.task.name == "validate" else "result"
     final = {f"{kind}/{name}": value for name, value in final_metrics(story).items()}
     accelerator.log(final)
     if story.config.tracker != "tensorboard":
@@ -29,7 +29,7 @@ def track(story: Story, pictures: dict[str, Figure], accelerator: Accelerator) -
     settings = {
         name: value
         for name, value in flat(asdict(story.config)).items()
-        if not name.startswith(("cache.", "sweep.", "rerun"))
+        if not name.startswith(("cache.", "task."))
     }
     writer.add_hparams(settings, final, run_name=".")
 

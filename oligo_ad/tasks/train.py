@@ -4,15 +4,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
-from oligo_ad.config import Config, MetadataConfig
+from oligo_ad.config import Config, MetadataConfig, Objective
 from oligo_ad.data.cache import load_cohort
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.covariates import COVARIATES, Covariates, fit_standardiser, read_covariates
@@ -24,12 +25,10 @@ from oligo_ad.results import report
 from oligo_ad.results.baselines import score_baselines
 from oligo_ad.results.environment import environment
 from oligo_ad.results.evaluation import FoldPrediction, evaluate
-from oligo_ad.results.files import write_files, write_json
 from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.sentences import Story
-from oligo_ad.results.tracking import track
-from oligo_ad.sweeps.search import Pruned, epoch_watcher, score_of
-from oligo_ad.sweeps.trials import PRUNED, RESULT
+from oligo_ad.sweeps.study import score_of
+from oligo_ad.sweeps.trials import RESULT
 from oligo_ad.training.checkpoint import Trained, make_classifier, make_featurizer, save_checkpoint
 from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Epoch, Fitted, fit, make_optimizer
 from oligo_ad.training.machine import make_accelerator, seed_everything, start_tracker
@@ -70,76 +69,54 @@ class FoldResult:
 
 
 def train(config: Config, folder: Path) -> float | None:
-    """A whole run; every mistake that can be found before the data are read is found then."""
+    """A whole run: every fold is trained and its test donors are scored."""
+    started = time.perf_counter()
+    with opened(config, folder) as run:
+        results = [train_fold(run, fold) for fold in run.folds]
+        return write_results(run, lambda: _conclude(run, results, time.perf_counter() - started))
+
+
+@contextmanager
+def opened(config: Config, folder: Path) -> Iterator[Run]:
+    """What all folds share; every mistake that can be found before the data are read is found then."""
     pretrained = read_pretrained(config.model)
     _check_components(config, pretrained)
     accelerator, folder = make_accelerator(config, folder)
     with _claimed(folder) if accelerator.is_main_process else nullcontext():
-        try:
-            headline = _train_and_evaluate(config, folder, accelerator, pretrained)
-        except Pruned as pruned:
-            write_json(folder / PRUNED, {"value": pruned.value})
-            log.info("stopped: earlier trials were better at this epoch")
-            headline = None
+        with accelerator.main_process_first():
+            cohort = load_cohort(config.data, config.cache.path)
+        covariates = read_covariates(cohort.donors, config.metadata)
+        for note in cohort.notes + covariates.notes:
+            log.warning(note)
+        folds = make_folds(cohort.donors["label"], config.split)
+        start_tracker(accelerator, config, folder)
+        yield Run(config, folder, accelerator, cohort, covariates, folds, pretrained)
     accelerator.end_training()
-    return headline
 
 
-def _train_and_evaluate(
-    config: Config, folder: Path, accelerator: Accelerator, pretrained: Pretrained | None
-) -> float | None:
-    """The straight line; the headline is known to the first process."""
-    started = time.perf_counter()
-    with accelerator.main_process_first():
-        cohort = load_cohort(config.data, config.cache.path)
-    covariates = read_covariates(cohort.donors, config.metadata)
-    for note in cohort.notes + covariates.notes:
-        log.warning(note)
-    folds = make_folds(cohort.donors["label"], config.split)
-    start_tracker(accelerator, config, folder)
-    shared = Run(config, folder, accelerator, cohort, covariates, folds, pretrained)
-    if config.task == "validate":
-        shared, results = _validate(shared)
-    else:
-        results = [train_fold(shared, fold) for fold in folds]
+def write_results(run: Run, write: Callable[[], float]) -> float | None:
+    """Let the first process write, which then knows the headline; the others wait."""
     headline = None
-    if accelerator.is_main_process:
+    if run.accelerator.is_main_process:
         try:
-            headline = _conclude(shared, results, time.perf_counter() - started)
+            headline = write()
         except OSError as error:
-            raise UserError(f"the results cannot be written to {folder}: {error}.") from error
-    accelerator.wait_for_everyone()
+            raise UserError(f"the results cannot be written to {run.folder}: {error}.") from error
+    run.accelerator.wait_for_everyone()
     return headline
 
 
-def _validate(run: Run) -> tuple[Run, list[FoldResult]]:
-    """A trial of a search: every fold with every seed, scored on validation donors.
+def train_fold(
+    run: Run,
+    fold: Fold,
+    scored: Literal["validation", "test"] = "test",
+    watch: Callable[[Epoch], None] = lambda epoch: None,
+) -> FoldResult:
+    """Fit everything on the training donors of one fold, then predict its donors of the part `scored`.
 
-    Seeds are like repeats: folds of their own, of the same donors.
-    """
-    sweep = run.config.sweep
-    results: list[FoldResult] = []
-    folds: list[Fold] = []
-    done: list[float] = []
-    for i, seed in enumerate(sweep.seeds):
-        for fold in run.folds:
-            numbered = replace(fold, number=fold.number + i * run.folds[-1].number)
-            own = replace(run, config=replace(run.config, seed=seed), folds=[*folds, numbered])
-            watch = epoch_watcher(sweep, fold.number, done, run.config.fit.epochs)
-            result = train_fold(own, numbered, watch)
-            folds.append(numbered)
-            results.append(result)
-            done.append(_objective(result, sweep.objective))
-    return replace(run, folds=folds), results
-
-
-def train_fold(run: Run, fold: Fold, watch: Callable[[Epoch], None] = lambda epoch: None) -> FoldResult:
-    """Fit everything on the training donors of one fold, then predict its test donors.
-
-    Nothing of a test donor is looked at before `predict`; with `task=validate`, nothing ever.
+    Nothing of a test donor is looked at before `predict`; where validation donors are scored, nothing ever.
     """
     config, accelerator = run.config, run.accelerator
-    scored = "validation" if config.task == "validate" else "test"
     name = f"fold_{fold.number}/" if len(run.folds) > 1 else ""
     rows = {part: run.cohort.rows_of(getattr(fold, part)) for part in ("train", "validation", "test")}
     label = run.cohort.cells["label"].to_numpy()
@@ -156,7 +133,7 @@ def train_fold(run: Run, fold: Fold, watch: Callable[[Epoch], None] = lambda epo
         for part, own in rows.items()
         if part in ("train", "validation", scored)
     }
-    if accelerator.is_main_process and config.task == "train":
+    if accelerator.is_main_process and scored == "test":
         file = "model.safetensors" if len(run.folds) == 1 else f"model_fold_{fold.number}.safetensors"
         save_checkpoint(trained, config.model, config.metadata, run.folder / file)
     accelerator.free_memory()
@@ -200,26 +177,34 @@ def _kernels(run: Run, trained: Trained, loader: Loader, train: np.ndarray) -> l
 
 def _conclude(run: Run, results: list[FoldResult], seconds: float) -> float:
     """Baselines, scores, and every file of the run directory."""
-    config, cohort, folds = run.config, run.cohort, run.folds
-    write_split(folds, cohort.donors["label"], config.split, run.folder / "split.json")
+    config, cohort = run.config, run.cohort
+    write_split(run.folds, cohort.donors["label"], config.split, run.folder / "split.json")
     baselines = None
-    # Baselines predict test donors, which a trial of a search must not score.
-    if config.evaluation.baselines and config.task == "train":
-        baselines = score_baselines(cohort, _baseline_covariates(cohort), folds, config.seed)
+    if config.evaluation.baselines:
+        baselines = score_baselines(cohort, _baseline_covariates(cohort), run.folds, config.seed)
+    story = story_of(run, results, baselines, "loss", seconds)
+    report.write(story, run.accelerator)
+    return story.outcome.headline
+
+
+def story_of(
+    run: Run, results: list[FoldResult], baselines: pd.DataFrame | None, objective: Objective, seconds: float
+) -> Story:
+    """The scores, and all that the files of a run directory tell."""
     outcome = evaluate(
-        cohort,
+        run.cohort,
         [result.prediction for result in results],
         baselines,
-        config.evaluation,
-        config.seed,
+        run.config.evaluation,
+        run.config.seed,
         run.covariates.label_derived,
     )
-    story = Story(
-        config=config,
+    return Story(
+        config=run.config,
         folder=run.folder,
-        cohort=cohort,
+        cohort=run.cohort,
         covariates=run.covariates,
-        folds=folds,
+        folds=run.folds,
         fitted=[result.fitted for result in results],
         pretrained=run.pretrained,
         gene_names=[result.gene_names for result in results],
@@ -228,14 +213,9 @@ def _conclude(run: Run, results: list[FoldResult], seconds: float) -> float:
         outcome=outcome,
         environment=environment(run.accelerator.device, run.accelerator.num_processes),
         seconds=seconds,
-        objective=float(np.mean([_objective(result, config.sweep.objective) for result in results])),
+        objective_name=objective,
+        objective=float(np.mean([best_score(result, objective) for result in results])),
     )
-    if config.task == "validate":
-        track(story, {}, run.accelerator)
-        write_files(story, [])
-    else:
-        report.write(story, run.accelerator)
-    return outcome.headline
 
 
 def _check_components(config: Config, pretrained: Pretrained | None) -> None:
@@ -278,9 +258,9 @@ def _baseline_covariates(cohort: Cohort) -> pd.DataFrame:
         return pd.DataFrame(index=cohort.donors.index)
 
 
-def _objective(result: FoldResult, name: str) -> float:
+def best_score(result: FoldResult, objective: Objective) -> float:
     """What a search maximises, at the epoch kept."""
-    return score_of(result.fitted.history[result.fitted.best_epoch - 1], name)
+    return score_of(result.fitted.history[result.fitted.best_epoch - 1], objective)
 
 
 def _sigmoid(logit: np.ndarray) -> np.ndarray:

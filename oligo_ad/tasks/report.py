@@ -1,0 +1,20 @@
+"""`task=report run=DIR`: the report of a finished run, drawn anew from its directory."""
+
+from pathlib import Path
+
+from oligo_ad.config import Config, ReportTask
+from oligo_ad.errors import UserError
+
+
+def report(config: Config, folder: Path) -> None:
+    """Draw the report of the run that `config.task` names; nothing is written to `folder`.
+
+    Raises:
+        UserError: no run is named, or its directory holds no finished run.
+    """
+    assert isinstance(config.task, ReportTask)
+    if config.task.run is None:
+        raise UserError("task=report needs the directory of a run: python run.py task=report run=DIR")
+    from oligo_ad.results.report import redraw
+
+    redraw(Path(config.task.run).expanduser().absolute())
