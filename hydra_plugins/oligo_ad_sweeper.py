@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 
 class OligoSweeper(Sweeper):
-    """Grids and searches whose trials are recorded, resumed and compared; see oligo_ad/sweep.py."""
+    """Grids and searches whose trials are recorded, resumed and compared; see oligo_ad/sweeps/sweep.py."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._given = hydra_context, task_function, config

@@ -9,7 +9,9 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,6 +23,9 @@ from yaml import YAMLError
 
 from oligo_ad.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from oligo_ad.config import Config
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 HELP = """oligo_ad: does the expression of single nuclei tell a donor with High Alzheimer's
 neuropathology from one with none?
@@ -31,6 +36,10 @@ neuropathology from one with none?
   python run.py -m model=mlp,transformer 'seed=range(5)'     a sweep
   python run.py sweep=mlp split=cv                           a search for settings
   python run.py rerun=RUN                                    a run once more
+  python run.py task=report run=RUN                          its report once more
+
+Tasks, as task=choice:
+{tasks}
 
 Groups, as group=choice:
 {groups}
@@ -56,7 +65,7 @@ def _job(composed: DictConfig) -> float | None:
         from oligo_ad import config, tasks
 
         if composed.rerun:
-            composed = _saved(composed.rerun, HydraConfig.get().overrides.task)
+            return tasks.run(_saved(composed.rerun, HydraConfig.get().overrides.task), folder)
         return tasks.run(config.read(composed), folder)
     except UserError as error:
         log.error("%s", error)
@@ -69,18 +78,20 @@ def _job(composed: DictConfig) -> float | None:
 def _stopped(folder: Path, message: str) -> Stopped:
     """What ends a run; a sweep finds the message of a trial in its directory."""
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        from oligo_ad.sweeps.trials import fail
+        from oligo_ad.sweeps.trials import record_failure
 
-        fail(folder, message)
+        record_failure(folder, message)
     return Stopped(message)
 
 
-def _saved(run: str, words: Sequence[str]) -> DictConfig:
+def _saved(run: str, overrides: Sequence[str]) -> "Config":
     """The configuration of an earlier run, whole."""
-    if more := [word for word in words if not word.startswith("rerun=")]:
+    from oligo_ad import config
+
+    if others := [override for override in overrides if not override.startswith("rerun=")]:
         raise UserError(
-            f"rerun={run} repeats a run as it was, so {', '.join(more)} has no use. For a run that differs, "
-            "give its own words: they are in .hydra/overrides.yaml there."
+            f"rerun={run} repeats a run as it was, so {', '.join(others)} has no use. For a run that "
+            "differs, give its own words: they are in .hydra/overrides.yaml there."
         )
     file = Path(run).expanduser() / "config.yaml"
     try:
@@ -88,7 +99,14 @@ def _saved(run: str, words: Sequence[str]) -> DictConfig:
     except (OSError, YAMLError) as error:
         raise UserError(f"rerun={run}: {file} cannot be read, so this is no finished run: {error}.") from None
     assert isinstance(saved, DictConfig)
-    return saved
+    try:
+        settings = config.read(saved)
+    except UserError as error:
+        raise UserError(f"rerun={run}: another version of oligo_ad has written {file}.\n{error}") from None
+    if isinstance(settings.task, config.ValidateTask):
+        # The study of a search has the result of its trial, and may be gone.
+        return replace(settings, task=replace(settings.task, study=None, trial=None))
+    return settings
 
 
 def start() -> None:
@@ -96,11 +114,11 @@ def start() -> None:
     # Hydra then hands its exceptions to us instead of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] += _quiet_unless_first_process()
-    if any(word.startswith("sweep=") and word != "sweep=none" for word in sys.argv):
+    if any(argument.startswith("sweep=") and argument != "sweep=none" for argument in sys.argv):
         sys.argv[1:1] = ["--multirun"]
     try:
         if {"--help", "-h"} & set(sys.argv):
-            print(_help([word for word in sys.argv[1:] if not word.startswith("-")]))  # noqa: T201
+            print(_help([given for given in sys.argv[1:] if not given.startswith("-")]))  # noqa: T201
         else:
             _job()
     except Stopped:
@@ -119,8 +137,15 @@ def start() -> None:
 def _help(overrides: list[str]) -> str:
     """The answer to `--help`. Hydra's own takes three times as long, to list groups nobody asked for."""
     groups = (f"  {folder.name}: {', '.join(_choices(folder.name))}" for folder in _groups())
+    tasks = (f"  {name:<12} {_purpose(CONF / 'task' / f'{name}.yaml')}" for name in _choices("task"))
     fields = OmegaConf.to_yaml(_compose(overrides))
-    return HELP.format(groups="\n".join(groups), fields=fields)
+    return HELP.format(tasks="\n".join(tasks), groups="\n".join(groups), fields=fields)
+
+
+def _purpose(file: Path) -> str:
+    """What a configuration file is for: its first comment that is not for Hydra."""
+    lines = file.read_text().splitlines()
+    return next(line.removeprefix("# ") for line in lines if not line.startswith("# @"))
 
 
 def _quiet_unless_first_process() -> list[str]:
@@ -136,7 +161,7 @@ def _quiet_unless_first_process() -> list[str]:
 
 
 def _plainly(message: str) -> str:
-    """Hydra's complaint about a word on the command line, with the nearest legal word."""
+    """Hydra's message about an override on the command line, with the nearest legal one."""
     if choice := re.search(r"Could not find '([\w/]+)/([\w-]+)'", message):
         group, given = choice.groups()
         legal = _choices(group)
@@ -148,13 +173,15 @@ def _plainly(message: str) -> str:
         nulled = [group.name for group in _groups() if f"{group.name}=null" in sys.argv]
         return " ".join(f"{group}=null: {group} is one of {', '.join(_choices(group))}." for group in nulled)
     if "overrides/basic" in message or "override_grammar" in message:
-        words = " ".join(sys.argv[1:])
-        return f"{words}: {message.splitlines()[0]}. Quote values that hold signs: 'data.path=\"a=b.h5ad\"'."
+        arguments = " ".join(sys.argv[1:])
+        return (
+            f"{arguments}: {message.splitlines()[0]}. Quote values that hold signs: 'data.path=\"a=b.h5ad\"'."
+        )
     return message
 
 
 def _fields() -> list[str]:
-    """Every word that may stand before `=` on the command line."""
+    """Every name that may stand before `=` on the command line."""
 
     def walk(node: DictConfig, prefix: str) -> list[str]:
         names = []
@@ -172,7 +199,7 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 
 def _groups() -> list[Path]:
-    return sorted(folder for folder in CONF.iterdir() if folder.is_dir())
+    return sorted(folder for folder in CONF.iterdir() if any(folder.glob("*.yaml")))
 
 
 def _choices(group: str) -> list[str]:

@@ -15,7 +15,7 @@ from oligo_ad.sweeps.leaderboard import write
 from oligo_ad.sweeps.trials import RESULT
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m oligo_ad.compare`: exits with 1 after a mistake."""
     parser = argparse.ArgumentParser(
         prog="python -m oligo_ad.compare",
@@ -23,7 +23,7 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, help="where both files go; without it, the first folder")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         runs = find_runs(options.folders)

@@ -1,14 +1,14 @@
 """Every option of a run: its type, default, legal values and meaning.
 
-Hydra composes YAML into plain values; `read` checks them once against these dataclasses, and no
-DictConfig exists after that. What varies with the science (featurizer, network, fusion, optimizer,
+Hydra composes YAML into plain values; `read` and `read_sweep` check them once against these dataclasses,
+and no DictConfig exists after that. What varies with the science (featurizer, network, fusion, optimizer,
 schedule) stays a mapping with a `_target_`; `components.py` checks it against the constructor it
 names. The defaults live in `conf/`: a field without one here has it there.
 """
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +20,9 @@ from oligo_ad.errors import UserError, nearest
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+# What a search maximises on validation donors, at the best epoch; of the loss, its negative.
+Objective = Literal["loss", "cell_auroc", "donor_auroc"]
 # A field that takes one name or several in order of preference: `X` means `[X]`.
 # Values of a column may be numbers or flags in the file; they are compared as text.
 Names = Annotated[
@@ -153,31 +156,41 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class SweepConfig:
-    """A search for settings, and how a sweep goes on; see `sweep.py` and `search.py`."""
+class PlainTask:
+    """A task that has no fields of its own."""
 
-    name: str
-    space: dict[str, str]  # field: its values, written as on the command line; empty for a grid
-    trials: Positive  # of the search, in each outer fold
-    hours: Annotated[float, Field(gt=0)] | None  # no trial is started after so many
-    seeds: tuple[Seed, ...]  # a trial is the mean over them
-    objective: Literal["loss", "cell_auroc", "donor_auroc"]  # on validation donors, at the best epoch
-    parallel: Positive  # trials that are launched together
-    sampler: Literal["tpe", "random"]
-    prune: bool  # stop trials that are worse than the median of those before
-    startup: Positive  # trials at random, before any is proposed or pruned
-    resume: str | None  # the directory of a sweep to go on with
-    study: str | None  # of a trial: the file of its study; set by the search
-    trial: int | None  # of a trial: its number there; set by the search
+    name: Literal["train", "inspect", "prepare", "cache", "clear_cache"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ValidateTask:
+    """A trial of a search: it scores validation donors; see `tasks/validate.py`."""
+
+    name: Literal["validate"]
+    objective: Objective
+    seeds: Seeds  # every fold is trained with each of them
+    study: str | None  # the file of the study that the trial reports to
+    trial: Annotated[int, Field(ge=0)] | None  # its number in the study
+    prune: bool  # stop where the median of earlier trials was better
+    startup: Positive  # trials of the study before any is stopped
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ReportTask:
+    """The report of a finished run, drawn anew."""
+
+    name: Literal["report"]
+    run: str | None  # its directory
+
+
+Task = Annotated[PlainTask | ValidateTask | ReportTask, Field(discriminator="name")]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Config:
     """One run."""
 
-    task: Literal["train", "validate", "inspect", "prepare", "cache", "clear_cache"]
-    rerun: str | None  # the directory of a run to repeat
-    sweep: SweepConfig
+    task: Task
     data: DataConfig
     split: SplitConfig
     metadata: MetadataConfig
@@ -192,47 +205,121 @@ class Config:
     cache: CacheConfig
 
 
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SweepConfig:
+    """A search for settings, and how a sweep is resumed; see `sweeps/`. No part of a run's configuration."""
+
+    name: str
+    # Field: its values, written as on the command line; empty for a grid.
+    space: Annotated[dict[str, str], BeforeValidator(lambda value: _flat(value))]
+    trials: Positive  # of the search, in each outer fold
+    hours: Annotated[float, Field(gt=0)] | None  # no trial is started after so many
+    seeds: Seeds  # a trial is the mean over them
+    objective: Objective
+    parallel: Positive  # trials that are launched together
+    sampler: Literal["tpe", "random"]
+    prune: bool  # stop trials that are worse than the median of those before
+    startup: Positive  # trials at random, before any is proposed or pruned
+    resume: str | None  # the directory of a sweep to go on with
+
+
+def _flat(value: Any, prefix: str = "") -> Any:
+    """`{"fit": {"epochs": "range(3)"}}`, as the command line gives it, → `{"fit.epochs": "range(3)"}`."""
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, str] = {}
+    for key, inner in value.items():
+        found |= (
+            _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {f"{prefix}{key}": str(inner)}
+        )
+    return found
+
+
+# What the command itself reads; a run's configuration is without it.
+OF_COMMAND = ("sweep", "rerun", "run")
+Checked = TypeVar("Checked")
+
+
 def read(composed: DictConfig) -> Config:
-    """Check a composed configuration.
+    """Check the configuration of a run; the fields of a sweep are checked too, and left out.
 
     Raises:
         UserError: naming each field that is wrong, what was given and what is legal.
     """
+    if "sweep" in composed:
+        read_sweep(composed)
+    given = _plain(composed)
+    return _checked(Config, {name: value for name, value in given.items() if name not in OF_COMMAND})
+
+
+def read_sweep(composed: DictConfig) -> SweepConfig:
+    """Check the fields of a sweep.
+
+    Raises:
+        UserError: as `read`.
+    """
+    return _checked(SweepConfig, _plain(composed.sweep), under="sweep")
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(composed, resolve=True)
-        return TypeAdapter(Config).validate_python(plain)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {error.msg}") from None
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items()}
+
+
+def _checked(wanted: type[Checked], given: dict[str, Any], under: str = "") -> Checked:
+    try:
+        return TypeAdapter(wanted).validate_python(given)
     except ValidationError as error:
-        raise UserError("\n".join(explain(error))) from None
+        raise UserError("\n".join(explain(error, under, wanted))) from None
 
 
-def explain(error: ValidationError, under: str = "") -> list[str]:
-    """One line for each wrong field: `fit.epochs=abc: should be a valid integer`."""
-    said: dict[str, list[str]] = {}
+def explain(error: ValidationError, under: str = "", root: type = Config) -> list[str]:
+    """One line for each wrong field: `fit.epochs=abc: should be a valid integer`.
+
+    Args:
+        error: what was found in the fields of `root`.
+        under: where these fields stand in the configuration.
+        root: a dataclass.
+    """
+    messages: dict[str, list[str]] = {}
     for found in error.errors():
-        field = ".".join([*under.split("."), *_path(found["loc"])]).strip(".")
-        legal = found.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ")
-        hint = nearest(found["input"], legal.split(", ")) if legal else ""
+        path, context = _path(found["loc"]), found.get("ctx", {})
+        given = context.get("tag", found["input"])
+        legal = context.get("expected", context.get("expected_tags", ""))
+        legal = legal.replace("'", "").replace(" or ", ", ")
+        hint = nearest(given, legal.split(", ")) if legal else ""
         if found["type"] == "unexpected_keyword_argument":
-            hint = nearest(found["loc"][-1], _siblings(found["loc"]))
-        message = found["msg"].removeprefix("Input ") + "." + hint
-        said.setdefault(f"{field}={found['input']}", []).append(message)
-    return [f"{field}: {' Or it '.join(messages)}" for field, messages in said.items()]
+            hint = nearest(path[-1], _siblings(root, path))
+        field = ".".join([*under.split("."), *path]).strip(".")
+        messages.setdefault(f"{field}={given}", []).append(found["msg"].removeprefix("Input ") + "." + hint)
+    return [f"{field}: {' Or it '.join(those)}" for field, those in messages.items()]
 
 
 def _path(location: tuple[int | str, ...]) -> list[str]:
     """The field, without pydantic's tags for the members of a union."""
     tags = ("constrained-", "literal[", "is-instance[", "list[", "tuple[")
-    words = [str(part) for part in location]
-    return [
-        word for word in words if word not in ("float", "int", "str", "bool") and not word.startswith(tags)
-    ]
+    types = ("float", "int", "str", "bool")
+    parts = [str(part) for part in location]
+    if parts[0:1] == ["task"] and len(parts) > 2:
+        del parts[1]  # the name of the task
+    return [part for part in parts if part not in types and not part.startswith(tags)]
 
 
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    """The fields that stand beside the last one of a location."""
-    here: Any = Config
-    for part in location[:-1]:
-        (here,) = (f.type for f in fields(here) if f.name == part)
-    return [f.name for f in fields(here)]
+def _siblings(root: type, path: list[str]) -> list[str]:
+    """The fields that may stand where the last one of a path stands."""
+    classes = [root]
+    for part in path[:-1]:
+        inside = [field.type for outer in classes for field in fields(outer) if field.name == part]
+        classes = [found for kind in inside for found in _dataclasses(kind)]
+    return [field.name for found in classes for field in fields(found)]
+
+
+def _dataclasses(kind: Any) -> list[Any]:
+    """The dataclasses that a type names: itself, or the members of a union."""
+    if is_dataclass(kind):
+        return [kind]
+    return [found for inner in get_args(kind) for found in _dataclasses(inner)]

@@ -239,6 +239,10 @@ class Record:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / FAILURE, {"message": message})
 
+    def write_pruned(self, value: float) -> None:
+        """Record that a search has stopped this trial, and the best it reached."""
+        write_json(self.folder / PRUNED, {"value": value})
+
     @contextmanager
     def fold(self, number: int) -> Iterator["FoldWriter"]:
         """The folder of a fold, which appears when all of it is written."""

@@ -23,11 +23,13 @@ from oligo_ad.storage.shelf import published, write_json, write_text
 log = logging.getLogger(__name__)
 
 
-def conclude(record: Record) -> tuple[RunSummary, dict[str, Figure]]:
+def conclude(
+    record: Record, objective: dict[str, Any] | None = None
+) -> tuple[RunSummary, dict[str, Figure]]:
     """Score what a run has predicted, and write everything a reader needs; metrics.json comes last.
 
     The same record gives the same files, whenever it is concluded. A trial of a search, scored on validation
-    donors, gets no pictures and no page.
+    donors, gets no pictures and no page, and has an `objective`: its name and value.
     """
     run = RunSummary(record, evaluate_run(record))
     is_result = run.evaluation.part == TEST
@@ -36,7 +38,8 @@ def conclude(record: Record) -> tuple[RunSummary, dict[str, Figure]]:
     if is_result:
         write_text(record.folder / REPORT, render(run, pictures, found))
     _write_tables(run)
-    write_json(record.folder / RESULT, metrics_of(run, found))
+    more = {"objective": objective} if objective else {}
+    write_json(record.folder / RESULT, metrics_of(run, found) | more)
     if is_result:
         log.info("%s", summary(run, found))
     return run, pictures

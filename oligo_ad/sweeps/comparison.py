@@ -24,7 +24,10 @@ OVERRIDES = ".hydra/overrides.yaml"
 N_RESAMPLES, SEED = 2000, 0
 OUTER = "split.only"
 # Words that a search gives its trials, which say nothing of their settings.
-UNSAID = ("task", "sweep.study", "sweep.trial", "sweep.objective", "sweep.seeds")
+UNSAID = (
+    "task",
+    *(f"task.{field}" for field in ("study", "trial", "objective", "seeds", "prune", "startup")),
+)
 Folds = frozenset[tuple[int, str, int]]
 
 

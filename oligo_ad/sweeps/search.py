@@ -9,7 +9,6 @@ and stops where the median of earlier trials was better (Golovin 2017).
 import json
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,191 +18,124 @@ from omegaconf import DictConfig
 
 from oligo_ad.config import SweepConfig
 from oligo_ad.errors import UserError
-from oligo_ad.sweeps.trials import BEST, PRUNED, RESULT, Sweeping, Trial, field_of
+from oligo_ad.sweeps.study import STUDY, open_study
+from oligo_ad.sweeps.trials import BEST, PRUNED, RESULT, Trial, TrialRunner, field_of
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
 
-    from oligo_ad.training.fit import Epoch
-
 log = logging.getLogger(__name__)
 
-STUDY = "study.db"
 
+def search(runner: TrialRunner, settings: SweepConfig, split: DictConfig, overrides: list[str]) -> None:
+    """Search in each outer fold, then test what was chosen, once.
 
-class Pruned(Exception):
-    """A trial that is not worth going on; `value` is the best it reached."""
-
-    def __init__(self, value: float) -> None:
-        super().__init__(f"pruned at {value}")
-        self.value = value
-
-
-def search(sweeping: Sweeping, config: DictConfig, words: list[str]) -> None:
-    """Search in each outer fold, then test what was chosen, once."""
-    settings, n_folds = config.sweep, _n_folds(config.split)
-    fixed = [word for word in words if not field_of(word).startswith("sweep")]
-    space = _space(settings.space, fixed)
-    until = time.monotonic() + 3600 * settings.hours if settings.hours else float("inf")
+    Args:
+        runner: of the sweep.
+        settings: the space, the budget and how to search.
+        split: which outer folds there are.
+        overrides: of the command line, without those of the sweep and the task.
+    """
+    n_folds = _n_folds(split)
+    space = _space(settings.space, overrides)
+    deadline = time.monotonic() + 3600 * settings.hours if settings.hours else float("inf")
     chosen = []
     for fold in range(1, n_folds + 1):
-        one_fold = [f"split.only={fold}"] if n_folds > 1 else []
-        study = open_study(sweeping.folder / STUDY, _name(fold), settings)
-        place = str if n_folds == 1 else lambda number, fold=fold: f"fold_{fold}/{number}"
-        _optimise(_Fold(study, sweeping, fixed + one_fold, place, settings, until), space)
+        of_fold = [*overrides, f"split.only={fold}"] if n_folds > 1 else overrides
+        study = open_study(runner.folder / STUDY, fold, settings)
+        subdir = f"fold_{fold}/" if n_folds > 1 else ""
+        _FoldSearch(study, runner, of_fold, subdir, settings, deadline).run(space)
         if not study.get_trials(deepcopy=False, states=(_state("COMPLETE"),)):
-            raise UserError(f"no trial of {sweeping.folder} has finished, so nothing can be chosen.")
+            raise UserError(f"no trial of {runner.folder} has finished, so nothing can be chosen.")
         best = [f"{field}={value}" for field, value in study.best_params.items()]
         log.info("chosen on validation donors of fold %d: %s", fold, " ".join(best))
-        chosen.append(Trial(f"{BEST}/{fold}", [*fixed, *one_fold, *best]))
-    sweeping.run(chosen)
+        chosen.append(Trial(f"{BEST}/{fold}", [*of_fold, *best]))
+    runner.run(chosen)
 
 
-class _Fold:
-    """The search in one outer fold."""
+class _FoldSearch:
+    """The search in one outer fold.
+
+    Args:
+        study: of the fold.
+        runner: of the sweep.
+        overrides: that all its trials have.
+        subdir: what the directories of its trials begin with.
+        settings: the budget and how to search.
+        deadline: no trial is started after this time.
+    """
 
     def __init__(
         self,
         study: "Study",
-        sweeping: Sweeping,
-        words: list[str],
-        place: Callable[[int], str],
-        settings: DictConfig,
-        until: float,
+        runner: TrialRunner,
+        overrides: list[str],
+        subdir: str,
+        settings: SweepConfig,
+        deadline: float,
     ) -> None:
-        self.study, self.sweeping, self.settings, self.until = study, sweeping, settings, until
-        self._words, self._place = words, place
+        self.study, self.runner, self.settings, self.deadline = study, runner, settings, deadline
+        self._overrides, self._subdir = overrides, subdir
         self._started, self._first = time.monotonic(), max(0, len(study.trials) - settings.parallel)
+
+    def run(self, space: dict[str, "BaseDistribution"]) -> None:
+        """Run trials until their number or the time is spent; what an earlier process left open is first."""
+        for frozen in self.study.get_trials(deepcopy=False, states=(_state("RUNNING"),)):
+            self._run({frozen.number: frozen.params})
+        while (
+            left := self.settings.trials - len(self.study.trials)
+        ) > 0 and time.monotonic() < self.deadline:
+            asked = [self.study.ask(space) for _ in range(min(left, self.settings.parallel))]
+            self._run({trial.number: trial.params for trial in asked})
+
+    def _run(self, params: dict[int, dict[str, Any]]) -> None:
+        """Run trials together, given their numbers and settings, and record how they ended."""
+        trials = {number: self.trial(number, chosen) for number, chosen in params.items()}
+        self.runner.run(list(trials.values()))
+        for number, trial in trials.items():
+            self._record(number, self.runner.folder / trial.subdir)
 
     def trial(self, number: int, params: dict[str, Any]) -> Trial:
         """The job of a trial: it scores validation donors only."""
-        own = {
+        task = {
             "task": "validate",
-            "sweep.study": f"'{self.sweeping.folder / STUDY}'",
-            "sweep.trial": number,
-            "sweep.objective": self.settings.objective,
-            "sweep.seeds": "[" + ",".join(map(str, self.settings.seeds)) + "]",
+            "task.study": f"'{self.runner.folder / STUDY}'",
+            "task.trial": number,
+            "task.objective": self.settings.objective,
+            "task.seeds": "[" + ",".join(map(str, self.settings.seeds)) + "]",
+            "task.prune": str(self.settings.prune).lower(),
+            "task.startup": self.settings.startup,
         }
-        words = [f"{field}={value}" for field, value in (params | own).items()]
-        return Trial(self._place(number), [*self._words, *words])
+        own = [f"{field}={value}" for field, value in (params | task).items()]
+        return Trial(f"{self._subdir}{number}", [*self._overrides, *own])
 
-    def tell(self, trial: Trial, number: int) -> None:
-        """Read from a trial's directory what became of it, and say so."""
-        folder = self.sweeping.folder / trial.place
+    def _record(self, number: int, folder: Path) -> None:
+        """Record in the study what became of a trial, and log it."""
         if (folder / RESULT).exists():
             value = json.loads((folder / RESULT).read_text())["objective"]["value"]
             self.study.tell(number, value)
-        elif (folder / PRUNED).exists():
-            self.study.tell(number, state=_state("PRUNED"))
         else:
-            self.study.tell(number, state=_state("FAIL"))
+            state = "PRUNED" if (folder / PRUNED).exists() else "FAIL"
+            self.study.tell(number, state=_state(state))
+        self._log(number)
+
+    def _log(self, number: int) -> None:
         ended = self.study.get_trials(deepcopy=False)[number]
-        finished = self.study.get_trials(deepcopy=False, states=(_state("COMPLETE"),))
-        best = (
-            f", best {self.study.best_value:.4f} (trial {self.study.best_trial.number})" if finished else ""
-        )
-        shown = f" {ended.value:.4f}" if ended.value is not None else ""
-        of = f"trial {number} ({number + 1} of {self.settings.trials})"
-        said = f"{self.study.study_name}, {of}: {ended.state.name.lower()}{shown}{best}"
-        log.info("%s, about %.0f min left", said, self._minutes_left(number))
+        line = f"{self.study.study_name}, trial {number} ({number + 1} of {self.settings.trials}): "
+        line += ended.state.name.lower()
+        if ended.value is not None:
+            line += f" {ended.value:.4f}"
+        if self.study.get_trials(deepcopy=False, states=(_state("COMPLETE"),)):
+            line += f", best {self.study.best_value:.4f} (trial {self.study.best_trial.number})"
+        log.info("%s, about %.0f min left", line, self._minutes_left(number))
 
     def _minutes_left(self, number: int) -> float:
         """By the trials of this process, and by the time that may be spent."""
         here = number - self._first + 1
         elapsed = time.monotonic() - self._started
         left = elapsed / here * (self.settings.trials - number - 1)
-        return max(0.0, min(left, self.until - time.monotonic())) / 60
-
-
-def _optimise(fold: _Fold, space: dict[str, "BaseDistribution"]) -> None:
-    """Ask, run and tell until trials or time are spent; what an earlier process left open comes first."""
-    for frozen in fold.study.get_trials(deepcopy=False, states=(_state("RUNNING"),)):
-        trial = fold.trial(frozen.number, frozen.params)
-        fold.sweeping.run([trial])
-        fold.tell(trial, frozen.number)
-    while (left := fold.settings.trials - len(fold.study.trials)) > 0 and time.monotonic() < fold.until:
-        asked = [fold.study.ask(space) for _ in range(min(left, fold.settings.parallel))]
-        trials = [fold.trial(trial.number, trial.params) for trial in asked]
-        fold.sweeping.run(trials)
-        for trial, asked_for in zip(trials, asked, strict=True):
-            fold.tell(trial, asked_for.number)
-
-
-def open_study(file: Path, name: str, settings: Any) -> "Study":
-    """A study in an SQLite file, made now or by an earlier process.
-
-    Raises:
-        UserError: Optuna is not installed.
-    """
-    try:
-        import optuna
-    except ImportError:
-        raise UserError("a search needs Optuna: pip install -e '.[sweep]'.") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed, startup = 0, settings.startup
-    samplers = {
-        "tpe": lambda: optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed),
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-    }
-    pruner = optuna.pruners.MedianPruner(startup, n_warmup_steps=2) if settings.prune else None
-    return optuna.create_study(
-        storage=f"sqlite:///{file}",
-        study_name=name,
-        direction="maximize",
-        sampler=samplers[settings.sampler](),
-        pruner=pruner or optuna.pruners.NopPruner(),
-        load_if_exists=True,
-    )
-
-
-def watcher(settings: SweepConfig, fold: int) -> Callable[[int, float], None]:
-    """What a trial calls after each epoch with its best value so far; raises `Pruned` when it should stop."""
-    if settings.study is None or settings.trial is None:
-        return lambda step, value: None
-    import optuna
-
-    study = open_study(Path(settings.study), _name(fold), settings)
-    frozen = study.get_trials(deepcopy=False)[settings.trial]
-    own = optuna.trial.Trial(study, frozen._trial_id)
-
-    def watch(step: int, value: float) -> None:
-        # A trial that was killed and runs again says the same once more.
-        if step not in frozen.intermediate_values:
-            own.report(value, step)
-        if settings.prune and own.should_prune():
-            raise Pruned(value)
-
-    return watch
-
-
-def epoch_watcher(
-    settings: SweepConfig, fold: int, done: list[float], epochs: int
-) -> Callable[["Epoch"], None]:
-    """The same for the training loop: the mean of folds and seeds that are done and the best of this one.
-
-    Args:
-        settings: with the study and the trial's number, or without: then nothing is told.
-        fold: the outer fold.
-        done: what a trial reached in earlier folds and with earlier seeds.
-        epochs: most epochs of each.
-    """
-    watch, reached = watcher(settings, fold), list[float]()
-
-    def tell(epoch: "Epoch") -> None:
-        reached.append(score_of(epoch, settings.objective))
-        watch(len(done) * epochs + epoch.epoch, sum([*done, max(reached)]) / (len(done) + 1))
-
-    return tell
-
-
-def score_of(epoch: "Epoch", name: str) -> float:
-    """What a search maximises, on validation donors."""
-    return -epoch.loss if name == "loss" else float(getattr(epoch, name))
-
-
-def _name(fold: int) -> str:
-    return f"fold_{fold}"
+        return max(0.0, min(left, self.deadline - time.monotonic())) / 60
 
 
 def _state(name: str) -> Any:
@@ -218,22 +150,23 @@ def _n_folds(split: DictConfig) -> int:
     return int(split.folds * split.repeats) if split.kind == "cv" else 1
 
 
-def _space(written: DictConfig, fixed: list[str]) -> dict[str, "BaseDistribution"]:
+def _space(written: dict[str, str], overrides: list[str]) -> dict[str, "BaseDistribution"]:
     """Optuna's distributions of the fields that the command line leaves open.
 
     Raises:
         UserError: a field's values are not of a kind that can be searched, or the command lists values.
     """
     parser = OverridesParser.create()
-    for override in parser.parse_overrides(fixed):
+    for override in parser.parse_overrides(overrides):
         if override.is_sweep_override():
             raise UserError(
                 f"{override.input_line} lists values, and sweep=… searches: give one value, or search "
                 f"the list by '+sweep.space.{override.key_or_group}=\"choice(…)\"'."
             )
-    taken = {field_of(word) for word in fixed}
-    open_fields = {str(field): str(values) for field, values in written.items() if field not in taken}
-    return {field: _distribution(parser, field, values) for field, values in open_fields.items()}
+    given = {field_of(override) for override in overrides}
+    return {
+        field: _distribution(parser, field, values) for field, values in written.items() if field not in given
+    }
 
 
 def _distribution(parser: OverridesParser, field: str, values: str) -> "BaseDistribution":

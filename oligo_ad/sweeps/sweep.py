@@ -1,26 +1,26 @@
 """Sweeps: every trial recorded, none run twice, and a leaderboard at the end.
 
 Hydra composes and its launchers run the trials (in this process, by joblib, submitit or Ray); which trials
-there are, and what they say together, is decided here. `sweep.resume=DIR` goes on with what is not there yet.
+there are, and what they show together, is decided here. `sweep.resume=DIR` goes on with what is not there
+yet.
 """
 
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from oligo_ad.config import SweepConfig, read_sweep
 from oligo_ad.errors import UserError
-from oligo_ad.sweeps.trials import BEST, FAILURE, Sweeping, Trial, field_of
+from oligo_ad.storage.shelf import claimed, published
+from oligo_ad.sweeps.trials import BEST, FAILURE, Trial, TrialRunner, field_of
 
 log = logging.getLogger(__name__)
 
@@ -28,32 +28,22 @@ PLAN = "sweep.json"
 
 
 def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, arguments: list[str]) -> None:
-    """All of a sweep: `arguments` are the words of its command line.
+    """All of a sweep: `arguments` are the overrides of its command line.
 
     Raises:
         UserError: a trial failed (the others have run), or the command does not fit the sweep resumed.
     """
-    if config.task != "train":
-        raise UserError(f"task={config.task} is no task for a sweep: leave out -m and sweep=….")
-    words = [word for word in arguments if field_of(word) != "sweep.resume"]
-    folder = _directory(config, words)
-    _keep_ray_local(config.hydra.launcher)
-    with _claimed(folder):
+    settings = read_sweep(config)
+    _check_task(config, arguments)
+    overrides = [override for override in arguments if field_of(override) != "sweep.resume"]
+    folder = _directory(config, settings)
+    with claimed(folder, f"another sweep is at work in {folder}."):
+        _record_command(folder, overrides, resumed=settings.resume is not None)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=task, config=config
         )
-        sweeping = Sweeping(launcher, folder)
         try:
-            if config.sweep.space:
-                from oligo_ad.sweeps.search import search
-
-                search(sweeping, config, words)
-            else:
-                trials = grid(context, words)
-                for trial in trials:  # a mistyped word is told before anything runs
-                    context.config_loader.load_sweep_config(config, trial.words)
-                log.info("%d trials in %s", len(trials), folder)
-                sweeping.run(trials)
+            _run(TrialRunner(launcher, folder), context, config, settings, overrides)
         except KeyboardInterrupt:
             log.warning("interrupted: the same command with sweep.resume=%s goes on", folder)
             raise
@@ -66,11 +56,32 @@ def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, argumen
         )
 
 
-def grid(context: HydraContext, words: list[str]) -> list[Trial]:
+def _run(
+    runner: TrialRunner,
+    context: HydraContext,
+    config: DictConfig,
+    settings: SweepConfig,
+    overrides: list[str],
+) -> None:
+    """A search where there is a space to search in; a grid otherwise."""
+    of_runs = [override for override in overrides if _group(override) not in ("sweep", "task")]
+    if settings.space:
+        from oligo_ad.sweeps.search import search
+
+        search(runner, settings, config.split, of_runs)
+        return
+    trials = grid(context, of_runs)
+    for trial in trials:  # a mistyped override is reported before anything runs
+        context.config_loader.load_sweep_config(config, trial.overrides)
+    log.info("%d trials in %s", len(trials), runner.folder)
+    runner.run(trials)
+
+
+def grid(context: HydraContext, overrides: list[str]) -> list[Trial]:
     """Every combination of the values that the command line lists."""
-    overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(words)
-    (every,) = BasicSweeper.split_arguments(overrides, None)
-    return [Trial(str(number), list(own)) for number, own in enumerate(every)]
+    parsed = OverridesParser.create(config_loader=context.config_loader).parse_overrides(overrides)
+    (combinations,) = BasicSweeper.split_arguments(parsed, None)
+    return [Trial(str(number), list(own)) for number, own in enumerate(combinations)]
 
 
 def conclude(folder: Path) -> int:
@@ -88,29 +99,51 @@ def conclude(folder: Path) -> int:
     return board.n_failed + sum(not run.finished for run in chosen)
 
 
-def _directory(config: DictConfig, words: list[str]) -> Path:
-    """The sweep directory, the same for every process of it, with the words of the sweep in it."""
-    resumed = config.sweep.resume
-    folder = Path(resumed or config.hydra.sweep.dir).absolute()
-    plan = folder / PLAN
-    if resumed and not plan.exists():
-        raise UserError(f"sweep.resume={resumed}: there is no sweep, which would have {PLAN}.")
-    if plan.exists():
-        before = json.loads(plan.read_text())["arguments"]
-        if not resumed:
-            raise UserError(f"{folder} already holds a sweep: go on with it by sweep.resume={folder}")
-        if sorted(before) != sorted(words):
+def _check_task(config: DictConfig, overrides: list[str]) -> None:
+    """Refuse what a sweep cannot do: another task than training, or several values of a field of its own."""
+    if config.task.name != "train":
+        raise UserError(f"task={config.task.name} is no task for a sweep: leave out -m and sweep=….")
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if _group(override.key_or_group) in ("sweep", "task") and override.is_sweep_override():
             raise UserError(
-                f"sweep.resume={resumed} was started with other words, which would make other trials. "
-                f"Type: python run.py -m {' '.join(before)} sweep.resume={resumed}"
+                f"{override.input_line} lists values, and a sweep takes one. A space to search is quoted: "
+                f"'+sweep.space.seed=\"choice(1,2)\"'."
             )
+
+
+def _group(override: str) -> str:
+    """What the field of an override begins with: `sweep` of `sweep.trials=3`."""
+    return field_of(override).partition(".")[0]
+
+
+def _directory(config: DictConfig, settings: SweepConfig) -> Path:
+    """The sweep directory, the same for every process of it."""
+    folder = Path(settings.resume or config.hydra.sweep.dir).absolute()
+    if settings.resume and not (folder / PLAN).exists():
+        raise UserError(f"sweep.resume={settings.resume}: there is no sweep, which would have {PLAN}.")
     folder.mkdir(parents=True, exist_ok=True)
-    plan.write_text(json.dumps({"arguments": words}))
     # Trials compose their own configuration, perhaps elsewhere: what the clock decided is written out.
     with open_dict(config):
         config.hydra.sweep.dir = str(folder)
         config.hydra.overrides.hydra.append(f'hydra.sweep.dir="{folder}"')
+    _keep_ray_local(config.hydra.launcher)
     return folder
+
+
+def _record_command(folder: Path, overrides: list[str], resumed: bool) -> None:
+    """Keep the overrides of a sweep, by which alone it is resumed."""
+    plan = folder / PLAN
+    if plan.exists():
+        before = json.loads(plan.read_text())["arguments"]
+        if not resumed:
+            raise UserError(f"{folder} already holds a sweep: go on with it by sweep.resume={folder}")
+        if sorted(before) != sorted(overrides):
+            raise UserError(
+                f"sweep.resume={folder} was started with other words, which would make other trials. "
+                f"Type: python run.py -m {' '.join(before)} sweep.resume={folder}"
+            )
+    with published(plan) as staging:
+        staging.write_text(json.dumps({"arguments": overrides}))
 
 
 def _keep_ray_local(launcher: DictConfig) -> None:
@@ -122,16 +155,3 @@ def _keep_ray_local(launcher: DictConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with open_dict(launcher):
         launcher.ray.init.update(address="local", include_dashboard=False, _node_ip_address="127.0.0.1")
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(f"another sweep is at work in {folder}.") from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,4 +1,4 @@
-"""Trials of a sweep: run by a launcher, each in a directory that says what became of it.
+"""Trials of a sweep: run by a launcher, each in a directory that shows what became of it.
 
 `<sweep directory>/<number>` holds metrics.json when the trial has finished, failure.json when it failed and
 why, pruned.json when a search stopped it. So any process may be killed at any time.
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from hydra.plugins.launcher import Launcher
 
 from oligo_ad.errors import UserError
+from oligo_ad.storage.shelf import published
 
 log = logging.getLogger(__name__)
 
@@ -22,27 +23,27 @@ BEST = "best"  # directory of what a search chose
 
 
 class Trial(NamedTuple):
-    """Its directory in the sweep's, and its words on the command line."""
+    """One run of a sweep: its directory inside the sweep's, and the overrides that make it."""
 
-    place: str
-    words: list[str]
+    subdir: str
+    overrides: list[str]
 
 
-class Sweeping:
-    """A sweep directory with the launcher that fills it.
+class TrialRunner:
+    """Runs trials by a launcher, and none of them twice.
 
     Args:
         launcher: Hydra's.
-        folder: the directory.
+        folder: the sweep directory.
     """
 
     def __init__(self, launcher: Launcher, folder: Path) -> None:
         self._launcher, self.folder = launcher, folder
-        self._launched = 0
+        self._n_launched = 0
 
-    def ended(self, trial: Trial) -> bool:
+    def has_ended(self, trial: Trial) -> bool:
         """Whether a trial need not be run."""
-        return any((self.folder / trial.place / mark).exists() for mark in (RESULT, FAILURE, PRUNED))
+        return any((self.folder / trial.subdir / name).exists() for name in (RESULT, FAILURE, PRUNED))
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Run those that have not ended; what an interrupted one left is removed first.
@@ -50,37 +51,37 @@ class Sweeping:
         Raises:
             UserError: the launcher starts none of them.
         """
-        while todo := [trial for trial in trials if not self.ended(trial)]:
-            for trial in todo:
-                shutil.rmtree(self.folder / trial.place, ignore_errors=True)
-            self._launch(todo)
+        while remaining := [trial for trial in trials if not self.has_ended(trial)]:
+            for trial in remaining:
+                shutil.rmtree(self.folder / trial.subdir, ignore_errors=True)
+            self._launch(remaining)
 
-    def _launch(self, todo: list[Trial]) -> None:
-        """Launch all; what was started and left no word has died, and may have taken the rest with it."""
-        jobs = [[*trial.words, f"hydra.sweep.subdir={trial.place}"] for trial in todo]
-        self._launched += len(jobs)
+    def _launch(self, trials: list[Trial]) -> None:
+        """Launch all; one that has started but recorded no end has died, and may have stopped the others."""
+        jobs = [[*trial.overrides, f"hydra.sweep.subdir={trial.subdir}"] for trial in trials]
+        self._n_launched += len(jobs)
         broken = ""
         try:
-            self._launcher.launch(jobs, initial_job_idx=self._launched - len(jobs))
+            self._launcher.launch(jobs, initial_job_idx=self._n_launched - len(jobs))
         except Exception as error:
             broken = repr(error)
-            log.error("the launcher broke off: %s", broken)
-        started = [trial for trial in todo if (self.folder / trial.place).exists() or not broken]
+            log.error("the launcher stopped with an error: %s", broken)
+        started = [trial for trial in trials if (self.folder / trial.subdir).exists() or not broken]
         if not started:
             raise UserError(f"no trial could be started: {broken}")
         for trial in started:
-            if not self.ended(trial):
-                fail(
-                    self.folder / trial.place, f"killed, or out of memory: it ended without a word. {broken}"
-                )
+            if not self.has_ended(trial):
+                died = f"killed, or out of memory: it ended without a result or a message. {broken}"
+                record_failure(self.folder / trial.subdir, died)
 
 
-def field_of(word: str) -> str:
-    """The field that a word of the command line sets: `fit.epochs` of `+fit.epochs=3`."""
-    return word.partition("=")[0].lstrip("+~")
+def field_of(override: str) -> str:
+    """The field that an override sets: `fit.epochs` of `+fit.epochs=3`."""
+    return override.partition("=")[0].lstrip("+~")
 
 
-def fail(folder: Path, message: str) -> None:
-    """Record that a trial failed."""
+def record_failure(folder: Path, message: str) -> None:
+    """Record that a trial failed, and why."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FAILURE).write_text(json.dumps({"message": message}))
+    with published(folder / FAILURE) as staging:
+        staging.write_text(json.dumps({"message": message}))

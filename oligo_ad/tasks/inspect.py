@@ -1,5 +1,7 @@
 """`task=inspect`: what a file holds and what a run would do with it, from obs and a few rows."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from oligo_ad.config import Config, DataConfig
@@ -15,7 +17,12 @@ from oligo_ad.storage.expression import find_expression
 MANY = 60  # levels of a column, beyond which they are not listed
 
 
-def inspect(config: Config) -> str:
+def inspect(config: Config, folder: Path) -> None:
+    """Print the description of a file; nothing is written to `folder`."""
+    print(describe(config))  # noqa: T201 this text is what the user asked for
+
+
+def describe(config: Config) -> str:
     """A description of the file that `config.data` names, as text.
 
     Raises:

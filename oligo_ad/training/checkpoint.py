@@ -1,11 +1,12 @@
-"""A trained model on disk with everything needed to use it: one safetensors file, no pickle."""
+"""A trained model on disk with everything that prediction needs: one safetensors file, no pickle.
+
+Neither the data nor the configuration nor the pretrained checkpoint that it came from is needed to use it,
+and no path of the machine that trained it is in it.
+"""
 
 import hashlib
-import inspect
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,75 +15,81 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from oligo_ad.components import component
-from oligo_ad.config import MetadataConfig, ModelConfig
-from oligo_ad.data.covariates import Standardiser
+from oligo_ad.config import Component, ModelConfig
+from oligo_ad.data.covariates import Coding
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.featurizers import Featurizer
+from oligo_ad.models.build import CPU, make_classifier, make_featurizer
 from oligo_ad.models.classifier import Classifier
 from oligo_ad.models.pretrained import Pretrained
+from oligo_ad.storage.shelf import published
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A classifier with the featurizer and metadata standardiser fitted beside it, and the pretrained model
-    that it started from."""
+class Usage:
+    """How a model's logits are made and read.
+
+    `classes`: words of the negative and the positive class. `threshold`: probability from which a sample is
+    called positive. `donor_score`: how a donor's score is made of its nuclei's. `calibration`: of logits;
+    None: they are taken as they are. `batch_size`, `bag_size`: samples, and nuclei of a bag, at a time.
+    """
+
+    classes: tuple[str, str]
+    threshold: float
+    donor_score: str
+    calibration: dict[str, float] | None
+    batch_size: int
+    bag_size: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model, whole.
+
+    `genes`: name, symbol and Ensembl id of each gene that the featurizer reads. `coding`: how covariates of
+    donors become inputs. `pretrained`: the model it started from, without its weights. `model`, `fusion`: its
+    components, as configured.
+    """
 
     classifier: Classifier
     featurizer: Featurizer
-    standardiser: Standardiser | None
-    pretrained: Pretrained | None = None
+    genes: pd.DataFrame
+    coding: Coding
+    usage: Usage
+    model: ModelConfig
+    fusion: Component
+    pretrained: Pretrained | None
 
 
-def make_featurizer(model: ModelConfig, pretrained: Pretrained | None) -> Featurizer:
-    """An featurizer, not yet fitted."""
-    made: Featurizer = _with(pretrained, component(model.featurizer, "model.featurizer"))()
-    return made
-
-
-def make_classifier(
-    model: ModelConfig, metadata: MetadataConfig, pretrained: Pretrained | None, n_ids: int, n_metadata: int
-) -> Classifier:
-    """A classifier of known sizes, untrained or with a pretrained network."""
-    network = _with(pretrained, component(model.network, "model.network"))
-    fusion = component(metadata.fusion, "metadata.fusion")
-    return Classifier(network, fusion, n_ids, n_metadata)
-
-
-def _with(pretrained: Pretrained | None, constructor: Callable[..., Any]) -> Callable[..., Any]:
-    """The constructor with the pretrained model, where it takes one."""
-    takes = "pretrained" in inspect.signature(constructor).parameters
-    return partial(constructor, pretrained=pretrained) if takes else constructor
-
-
-def save_checkpoint(trained: Trained, model: ModelConfig, metadata: MetadataConfig, path: Path) -> None:
+def save_bundle(bundle: Bundle, path: Path) -> None:
     """Write `path` whole or not at all."""
-    tensors = {f"classifier.{k}": v for k, v in trained.classifier.state_dict().items()}
-    tensors |= {f"featurizer.{k}": v for k, v in trained.featurizer.state().items()}
-    known = trained.standardiser
+    tensors = {f"classifier.{k}": v for k, v in bundle.classifier.state_dict().items()}
+    tensors |= {f"featurizer.{k}": v for k, v in bundle.featurizer.state().items()}
+    coding, pretrained = bundle.coding, bundle.pretrained
     about = {
-        "model": asdict(model),
-        "metadata": asdict(metadata),
-        "gene_names": trained.featurizer.gene_names,
-        "pretrained": trained.pretrained
-        and {"vocabulary": trained.pretrained.vocabulary, "settings": trained.pretrained.settings},
-        "standardiser": known
-        and {
-            "mean": known.mean.to_dict(),
-            "sd": known.sd.to_dict(),
-            "with_unknown": known.with_unknown,
+        "model": asdict(replace(bundle.model, checkpoint=None)),
+        "fusion": bundle.fusion,
+        "gene_names": bundle.featurizer.gene_names,
+        "genes": bundle.genes.astype(object).where(bundle.genes.notna(), None).to_dict("list"),
+        "covariates": {
+            "names": coding.names,
+            "mean": coding.mean.to_dict(),
+            "sd": coding.sd.to_dict(),
+            "with_unknown": coding.with_unknown,
         },
+        "usage": asdict(bundle.usage),
+        "pretrained": pretrained
+        and {"vocabulary": pretrained.vocabulary, "settings": pretrained.settings},
     }
-    partial = path.with_suffix(".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One entry: safetensors writes several in any order, and equal models should be equal files.
     described = json.dumps(about | {"digest": _digest(contiguous)})
-    save_file(contiguous, partial, metadata={"oligo_ad": described})
-    partial.rename(path)
+    with published(path) as staging:
+        save_file(contiguous, staging, metadata={"oligo_ad": described})
 
 
-def load_checkpoint(path: Path) -> Trained:
-    """What `save_checkpoint` wrote.
+def load_bundle(path: Path, cache: Path | None = None, device: torch.device = CPU) -> Bundle:
+    """What `save_bundle` wrote; `cache` and `device` are those of `make_featurizer`.
 
     Raises:
         UserError: the file is missing, damaged, or not one of ours.
@@ -96,25 +103,38 @@ def load_checkpoint(path: Path) -> Trained:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is no model.safetensors of a run: {error!r}.") from None
     try:
-        return _assemble(about, tensors)
+        return _assemble(about, tensors, cache, device)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not fit itself, it was changed: {error}.") from None
 
 
-def _assemble(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Trained:
-    model, metadata = ModelConfig(**about["model"]), MetadataConfig(**about["metadata"])
-    started = about["pretrained"]
-    pretrained = started and Pretrained(tuple(started["vocabulary"]), started["settings"])
-    featurizer = make_featurizer(model, pretrained)
+def _assemble(
+    about: dict[str, Any], tensors: dict[str, torch.Tensor], cache: Path | None, device: torch.device
+) -> Bundle:
+    model, found = ModelConfig(**about["model"]), about["pretrained"]
+    pretrained = found and Pretrained(tuple(found["vocabulary"]), found["settings"])
+    featurizer = make_featurizer(model, pretrained, cache, device)
     featurizer.restore(about["gene_names"], _part(tensors, "featurizer."))
-    known = about["standardiser"]
-    standardiser = known and Standardiser(
-        pd.Series(known["mean"]), pd.Series(known["sd"]), tuple(known["with_unknown"])
+    known = about["covariates"]
+    coding = Coding(
+        names=tuple(known["names"]),
+        mean=pd.Series(known["mean"], dtype=float),
+        sd=pd.Series(known["sd"], dtype=float),
+        with_unknown=tuple(known["with_unknown"]),
     )
-    n_metadata = len(known["mean"]) + len(known["with_unknown"]) if known else 0
-    classifier = make_classifier(model, metadata, pretrained, featurizer.n_ids, n_metadata)
+    classifier = make_classifier(model, about["fusion"], pretrained, featurizer.n_ids, coding.size)
     classifier.load_state_dict(_part(tensors, "classifier."))
-    return Trained(classifier.eval(), featurizer, standardiser, pretrained)
+    usage = about["usage"]
+    return Bundle(
+        classifier=classifier.eval(),
+        featurizer=featurizer,
+        genes=pd.DataFrame(about["genes"], dtype=object),
+        coding=coding,
+        usage=Usage(**usage | {"classes": tuple(usage["classes"])}),
+        model=model,
+        fusion=about["fusion"],
+        pretrained=pretrained,
+    )
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

@@ -1,11 +1,56 @@
 """Logits of any samples, in any number of processes."""
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from oligo_ad.inputs.loader import Loader
+from oligo_ad.data.cohort import Cohort
+from oligo_ad.data.covariates import encode
+from oligo_ad.inputs.featurizers import Featurizer
+from oligo_ad.inputs.loader import BagLoader, Donors, Loader, NucleusLoader, NucleusStore, Process
+from oligo_ad.models.pool import Sample
+from oligo_ad.training.checkpoint import Bundle
+
+
+def make_loader(
+    cohort: Cohort,
+    featurizer: Featurizer,
+    sample: Sample,
+    donors: Donors,
+    bags: tuple[int, int],
+    accelerator: Accelerator,
+) -> Loader:
+    """Batches of a cohort for a model.
+
+    Args:
+        cohort: nuclei and donors.
+        featurizer: fitted.
+        sample: what the model predicts.
+        donors: what is known of each.
+        bags: nuclei of a bag, and bags of a donor in an epoch, where donors are predicted.
+        accelerator: device and processes.
+    """
+    process = Process(accelerator.process_index, accelerator.num_processes)
+    tokens = featurizer.tokens(cohort)
+    store = NucleusStore(featurizer, tokens, donors, accelerator.device, process)
+    if sample == "donor":
+        return BagLoader(store, donors.of_nucleus, *bags)
+    return NucleusLoader(store, donors.of_nucleus)
+
+
+def donors_of(cohort: Cohort, label: pd.Series | None, metadata: pd.DataFrame) -> Donors:
+    """What a loader knows of a cohort's donors.
+
+    Args:
+        cohort: nuclei and donors.
+        label: 0 or 1 by donor id; None where it is not known, or must not be.
+        metadata: [donors, M], by donor id.
+    """
+    ids = cohort.donors.index
+    known = np.zeros(len(ids)) if label is None else label[ids].to_numpy()
+    return Donors(ids.get_indexer(cohort.cells["donor"]), known, metadata.loc[ids].to_numpy())
 
 
 @torch.no_grad()
@@ -23,3 +68,29 @@ def predict(
     found = np.full(int(samples.max()) + 1, np.nan)
     found[every_index.cpu().numpy()] = every_logit.float().cpu().numpy()
     return found[samples]
+
+
+def prediction_table(
+    cohort: Cohort, loader: Loader, samples: np.ndarray, logit: np.ndarray
+) -> pd.DataFrame:
+    """donor, barcode (None where a donor is a sample), logit; for a simulated cohort also `truth`."""
+    cells = cohort.cells
+    if isinstance(loader, BagLoader):
+        table = pd.DataFrame({"donor": cohort.donors.index[samples], "barcode": None, "logit": logit})
+        truth = cells.groupby("donor")["truth"].mean() if "truth" in cells else None
+        return table if truth is None else table.assign(truth=truth[table["donor"]].to_numpy())
+    columns = ["donor", "barcode", *(["truth"] if "truth" in cells else [])]
+    return cells.iloc[samples][columns].reset_index(drop=True).assign(logit=logit)
+
+
+def predict_cohort(bundle: Bundle, cohort: Cohort, accelerator: Accelerator) -> pd.DataFrame:
+    """What a trained model says of a cohort, labelled or not: `prediction_table`."""
+    metadata = bundle.coding.apply(encode(cohort.donors, bundle.coding.names))
+    donors, usage = donors_of(cohort, None, metadata), bundle.usage
+    sample = bundle.classifier.pool.sample
+    loader = make_loader(cohort, bundle.featurizer, sample, donors, (usage.bag_size, 1), accelerator)
+    samples = loader.samples_of(np.arange(len(cohort.donors)))
+    model = accelerator.prepare(bundle.classifier)
+    return prediction_table(
+        cohort, loader, samples, predict(model, loader, samples, usage.batch_size, accelerator)
+    )

@@ -138,7 +138,7 @@ def trial(folder: Path, seed: int, value: float, *overrides: str) -> Path:
 
 def test_trials_of_a_search_stand_in_the_order_of_what_it_maximised(tmp_path: Path) -> None:
     for place, value in enumerate((-0.7, -0.5, -0.6)):
-        words = ("task=validate", f"sweep.trial={place}", f"fit.optimizer.lr=0.00{place + 1}")
+        words = ("task=validate", f"task.trial={place}", f"fit.optimizer.lr=0.00{place + 1}")
         trial(tmp_path / str(place), place, value, *words)
     found = board(tmp_path)
     assert found.table["run"].tolist() == ["1", "2", "0"]

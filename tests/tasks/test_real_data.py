@@ -12,7 +12,7 @@ from oligo_ad.data.cohort import build
 from oligo_ad.data.split import make_folds
 from oligo_ad.inputs.panel import choose_genes
 from oligo_ad.storage.atlas import open_atlas
-from oligo_ad.tasks.inspect import inspect
+from oligo_ad.tasks.inspect import describe
 from tests.builders import CONF, configuration
 
 FILE = CONF.parent.parent / "shared/data/velmeshev2019_asd_pfc_glia_counts.h5ad"
@@ -65,7 +65,7 @@ def test_the_most_dispersed_genes_of_training_donors_are_scanpys(
 
 
 def test_inspection_tells_donors_and_nuclei_before_anything_is_trained(config: Config) -> None:
-    told = inspect(config)
+    told = describe(config)
     assert "6,111 nuclei x 18,041 genes" in told
     assert "ASD = 1: 12 donors, 1,222 nuclei" in told
     assert "raw counts in X" in told

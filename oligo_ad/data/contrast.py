@@ -1,4 +1,4 @@
-"""A study: who is compared with whom, what is known of them, and how they are divided.
+"""A contrast: which donors are compared with which, what is known of them, and how they are divided.
 
 It stands between a prepared cohort, which knows no label, and everything that learns or predicts.
 """
@@ -20,7 +20,7 @@ from oligo_ad.storage.atlas import open_atlas
 
 
 @dataclass(frozen=True)
-class Study:
+class Contrast:
     """The donors that are compared.
 
     `cohort`: their nuclei. `labels`: which class each is in. `covariates`: what the model is given beside
@@ -42,7 +42,7 @@ class Study:
 
     @property
     def about(self) -> dict[str, str]:
-        """Which columns and values define the study, for the report."""
+        """Which columns and values define the contrast, for the report."""
         negative, positive = self.labels.names
         label = {"label column": self.labels.column, "positive (1)": positive, "negative (0)": negative}
         known = self.cohort.about
@@ -50,8 +50,8 @@ class Study:
         return first | label | known
 
 
-def open_study(data: DataConfig, split: SplitConfig, metadata: MetadataConfig, cache: Path) -> Study:
-    """The study that a configuration means; its cohort comes from the cache, or is prepared now.
+def open_contrast(data: DataConfig, split: SplitConfig, metadata: MetadataConfig, cache: Path) -> Contrast:
+    """The contrast that a configuration means; its cohort comes from the cache, or is prepared now.
 
     Raises:
         UserError: anything wrong with the file or the choices. What obs tells is told before a count is read.
@@ -59,7 +59,7 @@ def open_study(data: DataConfig, split: SplitConfig, metadata: MetadataConfig, c
     prepared, labels = prepared_cohort(data, cache)
     cohort = prepared.of(labels.donors)
     *_, before_quality, _ = prepared.steps
-    return Study(
+    return Contrast(
         cohort=cohort,
         labels=labels,
         covariates=read_covariates(cohort.donors, labels.of_donor, metadata),
@@ -73,7 +73,7 @@ def prepared_cohort(data: DataConfig, cache: Path) -> tuple[Cohort, Labels]:
     """The prepared cohort, whole, and the labels of those of its donors that are compared.
 
     Raises:
-        UserError: as `open_study`, or quality control leaves no donor of a class.
+        UserError: as `open_contrast`, or quality control leaves no donor of a class.
     """
     with open_atlas(source(data, cache)) as atlas:
         labels = read_labels(atlas, data, select(atlas, data))

@@ -1,0 +1,22 @@
+"""`task=report run=DIR`: what follows from a finished run, drawn anew from its directory."""
+
+from pathlib import Path
+
+from oligo_ad.config import Config, ReportTask
+from oligo_ad.errors import UserError
+
+
+def report(config: Config, folder: Path) -> None:
+    """Score the run that `config.task` names again and draw its report; nothing is written to `folder`.
+
+    Raises:
+        UserError: no run is named, or its directory holds no finished run.
+    """
+    assert isinstance(config.task, ReportTask)
+    if config.task.run is None:
+        raise UserError("task=report needs the directory of a run: python run.py task=report run=DIR")
+    from oligo_ad.record import open_run
+    from oligo_ad.results.report import conclude
+
+    record = open_run(config.task.run)
+    conclude(record, record.metrics.get("objective"))
