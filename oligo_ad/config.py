@@ -102,6 +102,7 @@ class ModelConfig:
     name: str
     featurizer: Component
     network: Component
+    pool: Component  # what is predicted: a nucleus, or a donor by a bag of its nuclei
     reader: Component | None = None
     checkpoint: str | None = None  # the files of a pretrained model, as downloaded
     pretrained: bool | None = None  # false: its architecture with random weights; stamps every output
@@ -112,7 +113,9 @@ class FitConfig:
     """The training loop; see `training/fit.py`."""
 
     epochs: Positive
-    batch_size: Annotated[int, Field(ge=2)]  # nuclei per forward pass, over all processes together
+    batch_size: Annotated[int, Field(ge=2)]  # samples per forward pass, over all processes together
+    bag_size: Positive  # nuclei of a donor in a bag, drawn anew each epoch (where a donor is a sample)
+    bags: Positive  # bags of each donor in an epoch (where a donor is a sample)
     accumulate: Positive  # forward passes per optimizer step
     optimizer: Component
     schedule: Component

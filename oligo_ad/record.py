@@ -15,7 +15,7 @@ A fold's folder appears when it is whole. A trial of a search has no rows of par
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 from yaml import YAMLError
@@ -181,9 +181,12 @@ class Record:
     def config(self) -> Config:
         file = self.folder / CONFIG
         try:
-            return read(OmegaConf.load(file))
+            saved = OmegaConf.load(file)
         except (OSError, YAMLError) as error:
             raise _unreadable(file, error) from None
+        if not isinstance(saved, DictConfig):
+            raise _unreadable(file, TypeError("it holds no fields"))
+        return read(saved)
 
     @property
     def words(self) -> list[str]:
@@ -262,9 +265,7 @@ class FoldWriter:
     def model(self) -> Path:
         return self.folder / MODEL
 
-    def write(
-        self, history: FoldHistory, predictions: pd.DataFrame, baselines: pd.DataFrame | None
-    ) -> None:
+    def write(self, history: FoldHistory, predictions: pd.DataFrame, baselines: pd.DataFrame | None) -> None:
         predictions.to_parquet(self.folder / PREDICTIONS, index=False)
         if baselines is not None:
             baselines.to_parquet(self.folder / BASELINES, index=False)
@@ -275,6 +276,13 @@ def probability_of(logit: np.ndarray) -> np.ndarray:
     """The probability of the positive class that a logit stands for."""
     probability: np.ndarray = 1 / (1 + np.exp(-logit))
     return probability
+
+
+def run_folders(folders: Iterable[Path]) -> set[Path]:
+    """Every run directory at or under some folders, whatever became of the run."""
+    marks = (RESULT, FAILURE, PRUNED, OVERRIDES)
+    found = {mark: [file for folder in folders for file in folder.rglob(str(mark))] for mark in marks}
+    return {file.parents[len(Path(mark).parts) - 1] for mark, files in found.items() for file in files}
 
 
 def open_run(folder: str | Path) -> Record:

@@ -18,7 +18,6 @@ from oligo_ad.storage.atlas import Atlas
 from oligo_ad.storage.expression import TARGET, Expression, find_expression, log_normalise, require
 from oligo_ad.storage.matrix import CellMatrix, MatrixWriter
 
-
 # Fields of `data` that a cohort depends on: which file it is stands beside them, and no label is among them.
 SHAPING = ("donor_key", "cell_type_key", "cell_types", "counts", "min_genes", "min_nuclei")
 

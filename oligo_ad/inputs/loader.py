@@ -40,7 +40,10 @@ class Donors(NamedTuple):
 
 
 class Loader(Protocol):
-    """Where the loop gets its batches. A sample is what is predicted; `donor` [samples]: its donor's place."""
+    """Where the loop gets its batches. A sample is what is predicted.
+
+    `donor` [samples]: the place of each one's donor.
+    """
 
     donor: np.ndarray
 
@@ -96,13 +99,9 @@ class NucleusStore:
         longest = max(1, int(self.lengths[rows].max()))
         inputs = self.featurizer.pack(self._tokens, rows.to(self._stored_on), longest, epoch)
         sample_B, index_S, donor_S = (part.to(self._device) for part in (sample, index, donor))
-        return Batch(
-            *(part.to(self._device) for part in inputs),
-            sample_B,
-            self._metadata[donor_S],
-            self._label[donor_S],
-            index_S,
-        )
+        ids_BL, values_BL, mask_BL = (part.to(self._device) for part in inputs)
+        metadata_SM, label_S = self._metadata[donor_S], self._label[donor_S]
+        return Batch(ids_BL, values_BL, mask_BL, sample_B, metadata_SM, label_S, index_S)
 
 
 class NucleusLoader:

@@ -22,7 +22,9 @@ def alarms(evaluation: Evaluation) -> list[str]:
             (("true_positive", "false_positive"), "0"),
         ):
             if sum(scores[name] for name in names) == 0:
-                found.append(f"All {evaluation.part} {what} are called {word}: F1 and accuracy mean nothing here.")
+                found.append(
+                    f"All {evaluation.part} {what} are called {word}: F1 and accuracy mean nothing here."
+                )
     what, scores = next(iter(samples.items()))
     common = max(scores["prevalence"], 1 - scores["prevalence"])
     if scores["accuracy"] <= common:
@@ -38,15 +40,15 @@ def alarms(evaluation: Evaluation) -> list[str]:
     train = evaluation.training_donors["auroc"]
     if train - mean["auroc"] > FAR_ABOVE:
         found.append(
-            f"Donor AUROC is {train:.3f} on training donors and {mean['auroc']:.3f} on {evaluation.part} donors: the "
-            "model remembers its donors."
+            f"Donor AUROC is {train:.3f} on training donors and {mean['auroc']:.3f} on {evaluation.part} donors: "
+            "the model remembers its donors."
         )
     if donors.auroc.low <= 0.5 <= donors.auroc.high:
         found.append("The interval of the donor AUROC includes 0.5: chance explains this result.")
     if evaluation.smallest_class < FEW_DONORS:
         found.append(
-            f"The smaller class has {evaluation.smallest_class} {evaluation.part} donors in all: one donor moves "
-            "every number. Use split=cv."
+            f"The smaller class has {evaluation.smallest_class} {evaluation.part} donors in all: one donor "
+            "moves every number. Use split=cv."
         )
     if evaluation.best_baseline and evaluation.gain <= 0:
         found.append(f"The baseline '{evaluation.best_baseline}' does as well or better.")

@@ -114,8 +114,11 @@ def evaluate(
         calibration=metrics.calibration(samples["label"].to_numpy(), samples[MODEL].to_numpy()),
         best_baseline=best,
         gain=auroc[MODEL] - (auroc[best] if best else 0.5),
-        gain_interval=best
-        and metrics.interval(resamples.auroc(donor_table, MODEL) - resamples.auroc(donor_table, best)),
+        gain_interval=metrics.interval(
+            resamples.auroc(donor_table, MODEL) - resamples.auroc(donor_table, best)
+        )
+        if best
+        else None,
         label_derived=label_derived,
         smallest_class=int(donor_table.drop_duplicates("donor")["label"].value_counts().min()),
     )

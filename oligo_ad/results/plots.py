@@ -115,7 +115,11 @@ def reliability(evaluation: Evaluation) -> Figure:
     observed, predicted = calibration_curve(label, probability, n_bins=10, strategy="quantile")
     axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
     axes.plot(predicted, observed, "o-", color=POSITIVE)
-    axes.set(ylabel="observed share", title=f"reliability ({'nuclei' if evaluation.cells else 'donors'})", ylim=(0, 1))
+    axes.set(
+        ylabel="observed share",
+        title=f"reliability ({'nuclei' if evaluation.cells else 'donors'})",
+        ylim=(0, 1),
+    )
     below.hist(probability, bins=40, range=(0, 1), color=GREY)
     below.set(xlabel="predicted probability", xlim=(0, 1))
     below.set_yticks([])

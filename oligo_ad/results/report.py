@@ -23,9 +23,7 @@ from oligo_ad.storage.shelf import published, write_json, write_text
 log = logging.getLogger(__name__)
 
 
-def conclude(
-    record: Record, objective: dict[str, Any] | None = None
-) -> tuple[RunSummary, dict[str, Figure]]:
+def conclude(record: Record, objective: dict[str, Any] | None = None) -> tuple[RunSummary, dict[str, Figure]]:
     """Score what a run has predicted, and write everything a reader needs; metrics.json comes last.
 
     The same record gives the same files, whenever it is concluded. A trial of a search, scored on validation

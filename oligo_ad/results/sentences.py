@@ -68,7 +68,9 @@ class RunSummary:
         auroc = evaluation.donors[MODEL].auroc
         text = f"Held-out {positive} and {negative} donors "
         if evaluation.smallest_class < FEW_DONORS:
-            text = f"{evaluation.smallest_class} {evaluation.part} donors in the smaller class are too few to "
+            text = (
+                f"{evaluation.smallest_class} {evaluation.part} donors in the smaller class are too few to "
+            )
             text += f"say whether {model} tells them apart"
         elif auroc.high < 0.5:
             text += f"are ranked the wrong way round by {model}"
@@ -146,7 +148,9 @@ class RunSummary:
         weights = ", ".join(f"{history.pos_weight:.3f}" for history in self.record.histories)
         if self.record.config.fit.pos_weight == "auto":
             samples = "donors" if self.by_donor else "nuclei"
-            return f"the positive class weighted by negatives / positives among training {samples} ({weights})"
+            return (
+                f"the positive class weighted by negatives / positives among training {samples} ({weights})"
+            )
         return f"the positive class weighted by {weights}, as fit.pos_weight asks"
 
     def clipping(self) -> str:

@@ -23,7 +23,9 @@ def track(run: RunSummary, pictures: dict[str, Figure], accelerator: Accelerator
     writer = accelerator.get_tracker("tensorboard", unwrap=True)
     for name, figure in pictures.items():
         writer.add_image(name, pixels(figure), dataformats="HWC")
-    tables = {"donors": evaluation.donor_table} | ({"nuclei": evaluation.cell_table} if evaluation.cells else {})
+    tables = {"donors": evaluation.donor_table} | (
+        {"nuclei": evaluation.cell_table} if evaluation.cells else {}
+    )
     for level, table in tables.items():
         writer.add_pr_curve(f"precision_recall/{level}", table["label"].to_numpy(), table[MODEL].to_numpy())
     writer.add_text("verdict", run.verdict())

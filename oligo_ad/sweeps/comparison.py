@@ -4,23 +4,22 @@ Runs are compared by their held-out donors: the same resamples of donors are dra
 differences are paired. Runs on other folds are set beside the best on theirs.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
 from oligo_ad.errors import UserError
+from oligo_ad.record import Record, run_folders
 from oligo_ad.results.baselines import MEANING
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL
 from oligo_ad.results.metrics import LEVEL, Interval, Resamples, interval, summarise
-from oligo_ad.sweeps.trials import FAILURE, PRUNED, RESULT, field_of
+from oligo_ad.sweeps.trials import field_of
 
-OVERRIDES = ".hydra/overrides.yaml"
 N_RESAMPLES, SEED = 2000, 0
 OUTER = "split.only"
 # Words that a search gives its trials, which say nothing of their settings.
@@ -32,19 +31,30 @@ Folds = frozenset[tuple[int, str, int]]
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """One run directory. `donors` is empty, and `metrics` too, where the run failed or did not end."""
+class ComparedRun:
+    """A run directory as a comparison sees it; `overrides`: what its command line set."""
 
-    folder: Path
-    overrides: dict[str, str]
-    metrics: dict[str, Any]
-    donors: pd.DataFrame
-    failure: str
-    pruned: bool
+    record: Record
+
+    @property
+    def folder(self) -> Path:
+        return self.record.folder
+
+    @cached_property
+    def overrides(self) -> dict[str, str]:
+        return {field_of(word): word.partition("=")[2] for word in self.record.words}
 
     @property
     def finished(self) -> bool:
-        return bool(self.metrics)
+        return self.record.finished
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.record.metrics
+
+    @property
+    def donors(self) -> pd.DataFrame:
+        return self.record.donors
 
     @property
     def validated(self) -> bool:
@@ -56,16 +66,16 @@ class RunResult:
         """What runs are ordered by: donor AUROC, or the objective of a search."""
         return float(self.metrics["objective" if self.validated else "headline"]["value"])
 
-    @property
+    @cached_property
     def folds(self) -> Folds:
         """What it was tested on: (fold, donor, label)."""
         return frozenset(self.donors[["fold", "donor", "label"]].itertuples(index=False, name=None))
 
     @property
     def status(self) -> str:
-        if self.finished or self.pruned:
+        if self.finished or self.record.pruned:
             return "finished" if self.finished else "pruned"
-        return "failed" if self.failure else "did not end"
+        return "failed" if self.record.failure else "did not end"
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class Leaderboard:
         return int(self.table["status"].isin(["failed", "did not end"]).sum())
 
 
-def find_runs(folders: Sequence[Path]) -> list[RunResult]:
+def find_runs(folders: Sequence[Path]) -> list[ComparedRun]:
     """Every run at or under the folders, in the order of their paths, numbers by their size.
 
     Raises:
@@ -105,35 +115,15 @@ def find_runs(folders: Sequence[Path]) -> list[RunResult]:
     """
     if missing := [folder for folder in folders if not folder.is_dir()]:
         raise UserError(f"{missing[0]} is no folder. Give run directories, or folders of them.")
-    marks = (RESULT, FAILURE, PRUNED, OVERRIDES)
-    found = {
-        file.parents[mark.count("/")] for folder in folders for mark in marks for file in folder.rglob(mark)
-    }
-    return [read_run(folder) for folder in sorted(found, key=_natural)]
+    return [ComparedRun(Record(folder)) for folder in sorted(run_folders(folders), key=_natural)]
 
 
-def read_run(folder: Path) -> RunResult:
-    """What a run directory tells, whatever became of the run."""
-    overrides = folder / OVERRIDES
-    words = [str(word) for word in OmegaConf.load(overrides)] if overrides.exists() else []
-    failure, result = folder / FAILURE, folder / RESULT
-    finished = result.exists()
-    return RunResult(
-        folder=folder,
-        overrides={field_of(word): word.partition("=")[2] for word in words},
-        metrics=json.loads(result.read_text()) if finished else {},
-        donors=pd.read_csv(folder / "donors.csv", dtype={"donor": str}) if finished else pd.DataFrame(),
-        failure=json.loads(failure.read_text())["message"] if failure.exists() and not finished else "",
-        pruned=(folder / PRUNED).exists(),
-    )
-
-
-def compare(runs: list[RunResult]) -> Leaderboard:
+def compare(runs: list[ComparedRun]) -> Leaderboard:
     """The runs in order of their donor AUROC, with what that order is worth."""
     keys = dict.fromkeys(key for run in runs for key in run.overrides if key not in UNSAID)
     differing = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
     finished = [run for run in runs if run.finished]
-    best_on: dict[Folds, RunResult] = {}
+    best_on: dict[Folds, ComparedRun] = {}
     for run in sorted(finished, key=lambda run: run.value, reverse=True):
         best_on.setdefault(run.folds, run)
     resampled = _resampled(finished)
@@ -151,7 +141,7 @@ def compare(runs: list[RunResult]) -> Leaderboard:
 
 
 def _row(
-    run: RunResult, differing: list[str], best: RunResult | None, resampled: dict[Path, np.ndarray]
+    run: ComparedRun, differing: list[str], best: ComparedRun | None, resampled: dict[Path, np.ndarray]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.folder.name, "status": run.status}
     row |= {key: run.overrides.get(key, "") for key in differing}
@@ -159,7 +149,7 @@ def _row(
         return row | {
             "score": np.nan,
             "donor AUROC": np.nan,
-            "failure": run.failure,
+            "failure": run.record.failure,
             "folder": str(run.folder),
         }
     headline = run.metrics["headline"]
@@ -174,12 +164,18 @@ def _row(
         "best baseline": headline["best_baseline"],
         "baseline AUROC": headline["value"] - headline["gain"] if headline["best_baseline"] else np.nan,
         **_difference("to the best baseline", _to_baseline(headline)),
-        "nuclei AUROC": run.metrics["cells"][MODEL]["mean_over_folds"]["auroc"],
+        "nuclei AUROC": _nuclei_auroc(run),
         "seconds": run.metrics["seconds"],
         "failure": "",
         "folder": str(run.folder),
     }
     return row
+
+
+def _nuclei_auroc(run: ComparedRun) -> float:
+    """NaN of a model that predicts donors."""
+    scores = run.metrics["cells"].get(MODEL)
+    return float(scores["mean_over_folds"]["auroc"]) if scores else float("nan")
 
 
 def _difference(name: str, found: tuple[float, Interval] | None) -> dict[str, float]:
@@ -188,7 +184,7 @@ def _difference(name: str, found: tuple[float, Interval] | None) -> dict[str, fl
 
 
 def _paired(
-    run: RunResult, other: RunResult, resampled: dict[Path, np.ndarray]
+    run: ComparedRun, other: ComparedRun, resampled: dict[Path, np.ndarray]
 ) -> tuple[float, Interval] | None:
     """The difference of two runs on the same folds, None of a run to itself."""
     if run is other:
@@ -202,7 +198,7 @@ def _to_baseline(headline: dict[str, Any]) -> tuple[float, Interval] | None:
     return (headline["gain"], Interval(**spread)) if spread else None
 
 
-def result_of(runs: list[RunResult]) -> str:
+def result_of(runs: list[ComparedRun]) -> str:
     """The result of what a search chose: its runs on test donors, one an outer fold, as one."""
     done = [run for run in runs if run.finished]
     if not done:
@@ -228,11 +224,11 @@ def result_of(runs: list[RunResult]) -> str:
     )
 
 
-def _auroc(run: RunResult) -> float:
+def _auroc(run: ComparedRun) -> float:
     return float(run.metrics["headline"]["value"])
 
 
-def _resampled(finished: list[RunResult]) -> dict[Path, np.ndarray]:
+def _resampled(finished: list[ComparedRun]) -> dict[Path, np.ndarray]:
     """Donor AUROC of each run in the same resamples of donors [resamples]."""
     if not finished:
         return {}
@@ -241,7 +237,7 @@ def _resampled(finished: list[RunResult]) -> dict[Path, np.ndarray]:
     return {run.folder: resamples.auroc(run.donors, MODEL) for run in finished}
 
 
-def _warnings(finished: list[RunResult], resampled: dict[Path, np.ndarray]) -> list[str]:
+def _warnings(finished: list[ComparedRun], resampled: dict[Path, np.ndarray]) -> list[str]:
     if not finished:
         return ["no run has finished"]
     best = max(finished, key=lambda run: run.value)

@@ -5,10 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from oligo_ad.config import Config, DataConfig
-from oligo_ad.data import selection
 from oligo_ad.data.cache import source
 from oligo_ad.data.cohort import gene_names
+from oligo_ad.data.columns import find_column
 from oligo_ad.data.covariates import ALIASES, LABEL_DERIVED, derived_from_label
+from oligo_ad.data.labels import Labels, read_labels
+from oligo_ad.data.selection import Selection, recognise, select
 from oligo_ad.data.split import make_folds
 from oligo_ad.errors import UserError, listing
 from oligo_ad.storage.atlas import Atlas, open_atlas
@@ -56,24 +58,26 @@ def _genes(atlas: Atlas) -> list[str]:
 def _columns(atlas: Atlas, config: DataConfig) -> list[str]:
     """Each obs column: its role, whether it is donor-level, and its levels."""
     try:
-        columns = selection.recognise(atlas, config)
+        columns, label = recognise(atlas, config), find_column(atlas, "label_key", config.label_key)
     except UserError as error:
-        return [f"donor, label, cell type: REFUSED. {error}", "", *_levels(atlas, None)]
-    found = [f"donor: {columns.donor}", f"label: {columns.label}"]
+        return [f"donor, label, cell type: REFUSED. {error}", "", *_levels(atlas, {})]
+    roles = {columns.donor: "donor", label: "label"}
+    found = [f"{role}: {column}" for column, role in roles.items()]
     found.append(f"cell type: {columns.cell_type or 'not named: every nucleus would be used'}")
-    return [*found, "", *_levels(atlas, columns)]
+    roles |= {columns.cell_type: "cell_type"} if columns.cell_type else {}
+    return [*found, "", *_levels(atlas, roles)]
 
 
-def _levels(atlas: Atlas, columns: selection.Columns | None) -> list[str]:
-    donor = atlas.column(columns.donor).astype("category").cat.codes if columns else None
-    roles = {getattr(columns, role): role for role in ("donor", "label", "cell_type")} if columns else {}
-    roles |= {alias: f"covariate {name}" for name, aliases in ALIASES.items() for alias in aliases}
+def _levels(atlas: Atlas, roles: dict[str, str]) -> list[str]:
+    donor = next((atlas.column(name) for name, role in roles.items() if role == "donor"), None)
+    codes = donor.astype("category").cat.codes if donor is not None else None
+    roles = roles | {alias: f"covariate {name}" for name, aliases in ALIASES.items() for alias in aliases}
     lines = [f"{len(atlas.columns)} obs columns:"]
     for name in atlas.columns:
         values = atlas.column(name)
         role = roles.get(name) or ("gives the label away" if derived_from_label(name) else "")
-        level = _level(values, donor) if donor is not None else ""
-        lines.append(f"  {name:<50} {level:<8} {role:<22} {_summary(values, donor)}".rstrip())
+        level = _level(values, codes) if codes is not None else ""
+        lines.append(f"  {name:<50} {level:<8} {role:<22} {_summary(values, codes)}".rstrip())
     return lines
 
 
@@ -95,22 +99,16 @@ def _summary(values: pd.Series, donor: pd.Series | None) -> str:
 
 
 def _would_use(atlas: Atlas, config: Config) -> list[str]:
-    """The cohort of a run before quality control, or why there would be none."""
+    """The donors and nuclei of a run before quality control, or why there would be none."""
     try:
-        chosen = selection.select(atlas, config.data)
+        chosen = select(atlas, config.data)
+        labels = read_labels(atlas, config.data, chosen)
     except UserError as error:
         return [f"A run would REFUSE this: {error}"]
-    label = pd.Series(chosen.label, index=chosen.donor).groupby(level=0).first()
-    lines = ["A run would use (before quality control):"]
-    for value, name in ((1, config.data.positive), (0, config.data.negative)):
-        nuclei = int((chosen.label == value).sum())
-        lines.append(f"  {listing(name)} = {value}: {int((label == value).sum())} donors, {nuclei:,} nuclei")
-    lines += [
-        f"  excluded {r.value}: {r.donors} donors, {r.nuclei:,} nuclei" for r in chosen.excluded.itertuples()
-    ]
-    lines += [f"  note: {note}" for note in chosen.notes]
+    lines = ["A run would use (before quality control):", *_classes(chosen, labels)]
+    lines += [f"  note: {note}" for note in chosen.notes + labels.notes]
     try:
-        folds = make_folds(label, config.split)
+        folds = make_folds(labels.of_donor, config.split)
         parts = ", ".join(
             f"{len(getattr(folds[0], part))} {part}" for part in ("train", "validation", "test")
         )
@@ -119,3 +117,16 @@ def _would_use(atlas: Atlas, config: Config) -> list[str]:
         lines.append(f"  split={config.split.kind} would REFUSE this: {error}")
     reasons = ", ".join(sorted(set(LABEL_DERIVED.values())))
     return [*lines, f"  refused as metadata: columns of which it holds that {reasons}"]
+
+
+def _classes(chosen: Selection, labels: Labels) -> list[str]:
+    """Donors and nuclei of both classes, and of what is in neither."""
+    of_type = chosen.steps.iloc[:, -1]
+    lines = []
+    for value, values in ((1, labels.positive), (0, labels.negative)):
+        own = labels.of_donor.index[labels.of_donor == value]
+        lines.append(f"  {listing(values)} = {value}: {len(own)} donors, {of_type[own].sum():,} nuclei")
+    return lines + [
+        f"  excluded {row.value}: {row.donors} donors, {row.nuclei:,} nuclei"
+        for row in labels.excluded(of_type).itertuples()
+    ]

@@ -35,7 +35,7 @@ def validate(config: Config, folder: Path) -> float | None:
 
 
 def _train_with_every_seed(run: Run, task: ValidateTask) -> tuple[Run, list[float]]:
-    """What each fold reached with each seed. Seeds are like repeats: folds of their own, of the same donors."""
+    """What each fold reached with each seed. Seeds are like repeats: further folds of the same donors."""
     outer = run.contrast.folds
     trainings = [
         (seed, fold, replace(fold, number=fold.number + i * outer[-1].number))

@@ -78,8 +78,7 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
             "with_unknown": coding.with_unknown,
         },
         "usage": asdict(bundle.usage),
-        "pretrained": pretrained
-        and {"vocabulary": pretrained.vocabulary, "settings": pretrained.settings},
+        "pretrained": pretrained and {"vocabulary": pretrained.vocabulary, "settings": pretrained.settings},
     }
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One entry: safetensors writes several in any order, and equal models should be equal files.

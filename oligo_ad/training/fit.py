@@ -86,7 +86,9 @@ def fit(
     best, best_value = copy.deepcopy(accelerator.unwrap_model(model).state_dict()), -np.inf
     best_epoch = 0
     for epoch in range(1, config.epochs + 1):
-        batches = islice(loader.shuffled(samples.train, batch_size, seed, epoch), per_epoch * config.accumulate)
+        batches = islice(
+            loader.shuffled(samples.train, batch_size, seed, epoch), per_epoch * config.accumulate
+        )
         progress = tqdm(
             total=per_epoch * config.accumulate * batch_size,
             desc=f"{name}epoch {epoch}/{config.epochs}",

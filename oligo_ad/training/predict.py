@@ -70,9 +70,7 @@ def predict(
     return found[samples]
 
 
-def prediction_table(
-    cohort: Cohort, loader: Loader, samples: np.ndarray, logit: np.ndarray
-) -> pd.DataFrame:
+def prediction_table(cohort: Cohort, loader: Loader, samples: np.ndarray, logit: np.ndarray) -> pd.DataFrame:
     """donor, barcode (None where a donor is a sample), logit; for a simulated cohort also `truth`."""
     cells = cohort.cells
     if isinstance(loader, BagLoader):
