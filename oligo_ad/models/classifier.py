@@ -1,6 +1,6 @@
 """A classifier is a network, a fusion of metadata, and a one-logit head. Legend: see inputs/batch.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,9 +10,21 @@ from oligo_ad.inputs.batch import Batch
 
 
 class Network(Protocol):
-    """What a network must offer: `size` D, and Batch → vectors [B, D]."""
+    """What a network must offer, as an `nn.Module`: Batch → one vector a nucleus [B, D].
+
+    `size` is D. `stages` are the modules that the forward pass calls one after the other, embeddings
+    first, then blocks: what is frozen, adapted, recomputed and trained at rates of its own (`model.adapt`,
+    `fit.layer_decay`); they may be none. `can_compile`: whether `fit.compile` has any use.
+    """
 
     size: int
+    can_compile: bool
+    training: bool
+
+    @property
+    def stages(self) -> Sequence[nn.Module]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def __call__(self, batch: Batch) -> Tensor: ...
 

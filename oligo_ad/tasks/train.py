@@ -19,6 +19,7 @@ from oligo_ad.data.covariates import COVARIATES, Covariates, fit_standardiser, r
 from oligo_ad.data.split import Fold, make_folds, write_split
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.loader import Loader, Share
+from oligo_ad.models.build import make_classifier, make_featurizer
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
 from oligo_ad.results import report
 from oligo_ad.results.baselines import score_baselines
@@ -30,7 +31,7 @@ from oligo_ad.results.sentences import Story
 from oligo_ad.results.tracking import track
 from oligo_ad.sweeps.search import Pruned, epoch_watcher, score_of
 from oligo_ad.sweeps.trials import PRUNED, RESULT
-from oligo_ad.training.checkpoint import Trained, make_classifier, make_featurizer, save_checkpoint
+from oligo_ad.training.checkpoint import Trained, save_checkpoint
 from oligo_ad.training.fit import EVALUATION_BATCH, Cells, Epoch, Fitted, fit, make_optimizer
 from oligo_ad.training.machine import make_accelerator, seed_everything, start_tracker
 from oligo_ad.training.predict import attention_kernels, predict
@@ -171,13 +172,14 @@ def train_fold(run: Run, fold: Fold, watch: Callable[[Epoch], None] = lambda epo
         train=rows["train"],
         train_probability=probability["train"],
     )
-    return FoldResult(prediction, fitted, trained.featurizer.gene_names, trained.featurizer.about, kernels)
+    return FoldResult(prediction, fitted, trained.featurizer.gene_names, trained.featurizer.facts(), kernels)
 
 
 def _prepare(run: Run, fold: Fold) -> tuple[Trained, Loader]:
     """Featurizer and metadata fitted on training donors, an untrained classifier, and its batches."""
     config, cells, accelerator = run.config, run.cohort.cells, run.accelerator
-    featurizer = make_featurizer(config.model, run.pretrained).fit(run.cohort, fold.train)
+    featurizer = make_featurizer(config.model, run.pretrained, config.cache.path, accelerator.device)
+    featurizer.fit(run.cohort, fold.train)
     standardiser = fit_standardiser(run.covariates.values, fold.train)
     metadata = standardiser.apply(run.covariates.values).loc[cells["donor"]].to_numpy()
     n_metadata = metadata.shape[1]
@@ -244,8 +246,11 @@ def _check_components(config: Config, pretrained: Pretrained | None) -> None:
     n_ids = len(pretrained.vocabulary) if pretrained else 2
     classifier = make_classifier(config.model, config.metadata, pretrained, n_ids, n_metadata=1)
     make_optimizer(classifier, config.fit, steps=1)
-    if config.fit.compile and not getattr(classifier.network, "can_compile", True):
-        raise UserError(f"fit.compile=true has no use for model={config.model.name}: leave it out.")
+    if config.fit.compile and not classifier.network.can_compile:
+        with_recompute = " with model.adapt.recompute=true" if config.model.adapt.recompute else ""
+        raise UserError(
+            f"fit.compile=true has no use for model={config.model.name}{with_recompute}: leave it out."
+        )
 
 
 @contextmanager

@@ -1,11 +1,8 @@
 """A trained model on disk with everything needed to use it: one safetensors file, no pickle."""
 
 import hashlib
-import inspect
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +11,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from oligo_ad.components import component
 from oligo_ad.config import MetadataConfig, ModelConfig
 from oligo_ad.data.covariates import Standardiser
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.featurizers import Featurizer
+from oligo_ad.models.build import CPU, make_classifier, make_featurizer
 from oligo_ad.models.classifier import Classifier
 from oligo_ad.models.pretrained import Pretrained
 
@@ -34,34 +31,14 @@ class Trained:
     pretrained: Pretrained | None = None
 
 
-def make_featurizer(model: ModelConfig, pretrained: Pretrained | None) -> Featurizer:
-    """An featurizer, not yet fitted."""
-    made: Featurizer = _with(pretrained, component(model.featurizer, "model.featurizer"))()
-    return made
-
-
-def make_classifier(
-    model: ModelConfig, metadata: MetadataConfig, pretrained: Pretrained | None, n_ids: int, n_metadata: int
-) -> Classifier:
-    """A classifier of known sizes, untrained or with a pretrained network."""
-    network = _with(pretrained, component(model.network, "model.network"))
-    fusion = component(metadata.fusion, "metadata.fusion")
-    return Classifier(network, fusion, n_ids, n_metadata)
-
-
-def _with(pretrained: Pretrained | None, constructor: Callable[..., Any]) -> Callable[..., Any]:
-    """The constructor with the pretrained model, where it takes one."""
-    takes = "pretrained" in inspect.signature(constructor).parameters
-    return partial(constructor, pretrained=pretrained) if takes else constructor
-
-
 def save_checkpoint(trained: Trained, model: ModelConfig, metadata: MetadataConfig, path: Path) -> None:
     """Write `path` whole or not at all."""
     tensors = {f"classifier.{k}": v for k, v in trained.classifier.state_dict().items()}
     tensors |= {f"featurizer.{k}": v for k, v in trained.featurizer.state().items()}
     known = trained.standardiser
     about = {
-        "model": asdict(model),
+        # Whoever loads this may have no such folder, and needs none.
+        "model": asdict(replace(model, checkpoint=None)),
         "metadata": asdict(metadata),
         "gene_names": trained.featurizer.gene_names,
         "pretrained": trained.pretrained
@@ -81,8 +58,8 @@ def save_checkpoint(trained: Trained, model: ModelConfig, metadata: MetadataConf
     partial.rename(path)
 
 
-def load_checkpoint(path: Path) -> Trained:
-    """What `save_checkpoint` wrote.
+def load_checkpoint(path: Path, cache: Path | None = None, device: torch.device = CPU) -> Trained:
+    """What `save_checkpoint` wrote; `cache` and `device` are those of `make_featurizer`.
 
     Raises:
         UserError: the file is missing, damaged, or not one of ours.
@@ -96,16 +73,18 @@ def load_checkpoint(path: Path) -> Trained:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is no model.safetensors of a run: {error!r}.") from None
     try:
-        return _assemble(about, tensors)
+        return _assemble(about, tensors, cache, device)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not fit itself, it was changed: {error}.") from None
 
 
-def _assemble(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Trained:
+def _assemble(
+    about: dict[str, Any], tensors: dict[str, torch.Tensor], cache: Path | None, device: torch.device
+) -> Trained:
     model, metadata = ModelConfig(**about["model"]), MetadataConfig(**about["metadata"])
     started = about["pretrained"]
     pretrained = started and Pretrained(tuple(started["vocabulary"]), started["settings"])
-    featurizer = make_featurizer(model, pretrained)
+    featurizer = make_featurizer(model, pretrained, cache, device)
     featurizer.restore(about["gene_names"], _part(tensors, "featurizer."))
     known = about["standardiser"]
     standardiser = known and Standardiser(
