@@ -50,7 +50,7 @@ class Reference(nn.Module):
         layer = nn.TransformerEncoderLayer(like.size, HEADS, 256, 0.0, batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, LAYERS, like.norm, enable_nested_tensor=False)
         self.encoder.layers.load_state_dict(like.blocks.state_dict())
-        self.genes, self.cls = like.genes, like.cls
+        self.genes, self.cls = like.embedding.genes, like.embedding.cls
 
     def forward(self, dense_BG: Tensor) -> Tensor:
         gene_BGD = dense_BG[..., None] * self.genes.weight

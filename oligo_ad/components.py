@@ -3,12 +3,16 @@
 Hydra would call anything that a `_target_` names. Here it may name the project's own featurizers,
 networks, fusions and schedules, and PyTorch's optimizers; its options are checked against the
 signature of what it names. A new component needs no entry anywhere: being in its folder is enough.
+
+An option that is annotated `Constructor` takes a component itself, one level deep: so a featurizer can
+hold a featurizer and a network.
 """
 
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from dataclasses import dataclass, field, replace
 from typing import Any, get_type_hints
 
 import hydra.utils
@@ -19,43 +23,96 @@ from oligo_ad.config import explain
 from oligo_ad.errors import UserError, listing, nearest
 
 HOMES = ("oligo_ad.inputs.", "oligo_ad.models.", "oligo_ad.training.schedule")
+# What a component may ask of the run, by naming it in its signature. No configuration sets these.
+GIVEN = ("pretrained", "n_ids", "size", "n_metadata", "cache", "device")
 
 
-def component(node: Mapping[str, Any], where: str) -> Callable[..., Any]:
-    """The constructor that `node` names, with its options filled in; sizes are passed at the call.
+@dataclass(frozen=True)
+class Constructor:
+    """A component that is chosen and checked, and not yet made.
+
+    `options` are those of the configuration, `inner` the components among them, `given` what a component
+    gets of the run: each of these only if its signature asks for it.
+    """
+
+    where: str
+    target: str
+    make: Callable[..., Any]
+    options: Mapping[str, Any]
+    inner: Mapping[str, "Constructor"]
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *parts: Any, **given: Any) -> Any:
+        """Make it.
+
+        Raises:
+            UserError: an option has an impossible value, or something that it needs is not given.
+        """
+        known = {**self.given, **given}
+        inner = {name: replace(constructor, given=known) for name, constructor in self.inner.items()}
+        signature = inspect.signature(self.make)
+        named = {name: value for name, value in known.items() if name in signature.parameters}
+        try:
+            signature.bind(*parts, **inner, **named)
+        except TypeError as error:
+            raise UserError(f"{self.where}: {self.target} cannot be used here: {error}.") from None
+        try:
+            return self.make(*parts, **inner, **named)
+        except ValueError as error:
+            options = ", ".join(f"{self.where}.{name}={value}" for name, value in self.options.items())
+            raise UserError(f"{options}: {error}.") from error
+
+    def described(self) -> str:
+        """What is made, with which options: the same text whenever it is the same."""
+        return json.dumps([self.target, self.options], sort_keys=True, default=str)
+
+
+def component(node: Mapping[str, Any], where: str) -> Constructor:
+    """The constructor that `node` names, with its options filled in; the rest is passed at the call.
 
     Args:
-        node: `_target_`, `_partial_: true` and options.
+        node: `_target_` and options.
         where: its place in the configuration, for messages.
 
     Raises:
-        UserError: the target is foreign or unknown, or an option is unknown or of the wrong type.
+        UserError: the target is foreign or unknown, or an option is unknown, missing or of the wrong type.
     """
-    constructor = _resolve(node.get("_target_"), where)
-    options = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    signature = inspect.signature(constructor).parameters
-    hints = get_type_hints(
-        constructor.__init__ if inspect.isclass(constructor) else constructor, include_extras=True
-    )
-    for name, value in options.items():
-        if name not in signature:
+    return _component(node, where, inside=False)
+
+
+def _component(node: Mapping[str, Any], where: str, inside: bool) -> Constructor:
+    target = node.get("_target_")
+    constructor = _resolve(target, where)
+    of_class = inspect.isclass(constructor)
+    hints = get_type_hints(constructor.__init__ if of_class else constructor, include_extras=True)
+    settable = [name for name in inspect.signature(constructor).parameters if name not in GIVEN]
+    options: dict[str, Any] = {}
+    inner: dict[str, Constructor] = {}
+    for name, value in node.items():
+        here = f"{where}.{name}"
+        if name == "_target_":
+            continue
+        if name not in settable:
             raise UserError(
-                f"{where}.{name}: {node['_target_']} has no such option.{nearest(name, signature)} "
-                f"It has {listing(signature)}."
+                f"{here}: {target} has no such option.{nearest(name, settable)} It has {listing(settable)}."
             )
-        options[name] = _checked(value, hints.get(name, Any), f"{where}.{name}")
-    checked = {"_target_": node["_target_"], "_partial_": True, "_recursive_": False, **options}
-    made: partial[Any] = hydra.utils.instantiate(checked, _convert_="all")
+        if hints.get(name) is Constructor:
+            inner[name] = _inner(value, here, inside)
+        else:
+            options[name] = _checked(value, hints.get(name, Any), here)
+    if missing := [name for name in settable if hints.get(name) is Constructor and name not in inner]:
+        raise UserError(f"{where}.{missing[0]}: {target} needs one: give it a _target_.")
+    plain = {"_target_": target, "_partial_": True, "_recursive_": False, **options}
+    made = hydra.utils.instantiate(plain, _convert_="all")
+    return Constructor(where, str(target), made, options, inner)
 
-    @wraps(made.func)
-    def construct(*sizes: Any, **named_sizes: Any) -> Any:
-        try:
-            return made(*sizes, **named_sizes)
-        except ValueError as error:
-            given = ", ".join(f"{where}.{name}={value}" for name, value in options.items())
-            raise UserError(f"{given}: {error}.") from error
 
-    return construct
+def _inner(value: Any, where: str, inside: bool) -> Constructor:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}={value}: a component is needed here, with a _target_.")
+    if inside:
+        raise UserError(f"{where}: components stand in each other one level deep, and this is the second.")
+    return _component(value, where, inside=True)
 
 
 def _resolve(target: object, where: str) -> Callable[..., Any]:
@@ -80,7 +137,7 @@ def _resolve(target: object, where: str) -> Callable[..., Any]:
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
     if isinstance(value, Mapping) and "_target_" in value:
-        raise UserError(f"{where}: a component inside a component is not allowed.")
+        raise UserError(f"{where}: this option takes a value, not a component.")
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
         return adapter.validate_python(value)

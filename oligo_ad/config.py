@@ -96,6 +96,16 @@ class MetadataConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AdaptConfig:
+    """What of a network is trained, and what of its work is done twice; see `models/adapt.py`."""
+
+    frozen_stages: Annotated[int, Field(ge=0)] | None  # so many keep their weights; embeddings come first
+    lora_rank: Positive | None  # all weights are kept, and get a trained product of this rank added
+    lora_alpha: Annotated[float, Field(gt=0)]  # the product is scaled by lora_alpha / lora_rank
+    recompute: bool  # stages are computed again in the backward pass: less memory, a third slower
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelConfig:
     """What is read from a cell, and the network that reads it; for a pretrained one, what reads its files."""
 
@@ -103,6 +113,7 @@ class ModelConfig:
     featurizer: Component
     network: Component
     pool: Component  # what is predicted: a nucleus, or a donor by a bag of its nuclei
+    adapt: AdaptConfig
     reader: Component | None = None
     checkpoint: str | None = None  # the files of a pretrained model, as downloaded
     pretrained: bool | None = None  # false: its architecture with random weights; stamps every output

@@ -89,12 +89,14 @@ def configuration(*overrides: str) -> config.Config:
         "fit.epochs=2",
         "fit.batch_size=16",
         "fit.log_every=2",
-        "model.featurizer.n_genes=30",
         "evaluation.bootstrap=100",
         "tracker=none",
     )
+    # The featurizer of a frozen network holds the one that chooses genes.
+    inner = "featurizer." if "model=scgpt_frozen" in overrides else ""
+    few = f"model.featurizer.{inner}n_genes=30"
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return config.read(compose("config", overrides=[*small, *overrides]))
+        return config.read(compose("config", overrides=[*small, few, *overrides]))
 
 
 def cohort(adata: ad.AnnData, folder: Path, *overrides: str) -> Cohort:

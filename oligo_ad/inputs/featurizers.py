@@ -12,7 +12,8 @@ from torch import Tensor
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError, listing
 from oligo_ad.inputs.batch import Inputs, Tokens
-from oligo_ad.inputs.panel import Choice, Flavor, choose_genes
+from oligo_ad.inputs.panel import Choice, Flavor, choose_genes, describe_choice
+from oligo_ad.storage.expression import TARGET
 
 State = dict[str, Tensor]
 Size = Annotated[int, Field(ge=1)]
@@ -21,16 +22,24 @@ Size = Annotated[int, Field(ge=1)]
 class Featurizer(Protocol):
     """What every featurizer offers; a new one needs these and a YAML file, nothing else.
 
-    Once fitted: `gene_names`, the genes that are read; `n_ids`, how many gene ids there may be; `about`,
-    what else a reader of the results should know. `padded`: whether a batch is as long as its longest cell.
+    Once fitted: `gene_names`, the genes that are read; `n_ids`, how many gene ids there may be. `padded`:
+    whether a batch is as long as its longest cell.
     """
 
-    gene_names: list[str]
-    about: dict[str, str]
     padded: bool
 
     @property
+    def gene_names(self) -> list[str]: ...
+
+    @property
     def n_ids(self) -> int: ...
+
+    def names_of_ids(self) -> list[str]:
+        """What each id is, from 0 to `n_ids` - 1."""
+
+    def facts(self) -> dict[str, str]:
+        """What a reader of the results should know of the input, once fitted: `values`, what they are;
+        `fitted`, what was learned on which donors; and more. Empty for one that was restored."""
 
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         """Learn from the training donors alone, given by their ids."""
@@ -72,11 +81,17 @@ class StandardisedPanel:
         clip: Annotated[float, Field(gt=0)] = 10.0,
     ) -> None:
         self.genes, self.n_genes, self.flavor, self.clip = genes, n_genes, flavor, clip
-        self.about: dict[str, str] = {}
+        self._facts: dict[str, str] = {}
 
     @property
     def n_ids(self) -> int:
         return len(self.gene_names)
+
+    def names_of_ids(self) -> list[str]:
+        return self.gene_names
+
+    def facts(self) -> dict[str, str]:
+        return self._facts
 
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         self.gene_names = choose_genes(cohort, train, self.genes, self.n_genes, self.flavor)
@@ -84,6 +99,13 @@ class StandardisedPanel:
         sd = np.sqrt(variance)
         # A gene constant in training is centred, not divided by nothing.
         sd = np.where(sd > 0, sd, 1.0)
+        panel = describe_choice(self.genes, self.flavor, len(self.gene_names))
+        self._facts = {
+            "chosen": panel.genes,
+            "values": f"{log_expression(cohort)}, standardised with mean and SD of training nuclei, "
+            f"clipped at ±{self.clip:g}",
+            "fitted": f"{panel.fitted}; mean and SD of each gene: training donors",
+        }
         return self._learn(*(torch.from_numpy(part.astype(np.float32)) for part in (mean, sd)))
 
     def tokens(self, cohort: Cohort) -> Tokens:
@@ -126,14 +148,26 @@ class ExpressedPanel:
 
     def __init__(self, genes: Choice = "hvg", n_genes: Size = 2000, flavor: Flavor = "seurat") -> None:
         self.genes, self.n_genes, self.flavor = genes, n_genes, flavor
-        self.about: dict[str, str] = {}
+        self._facts: dict[str, str] = {}
 
     @property
     def n_ids(self) -> int:
         return len(self.gene_names)
 
+    def names_of_ids(self) -> list[str]:
+        return self.gene_names
+
+    def facts(self) -> dict[str, str]:
+        return self._facts
+
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         self.gene_names = choose_genes(cohort, train, self.genes, self.n_genes, self.flavor)
+        panel = describe_choice(self.genes, self.flavor, len(self.gene_names))
+        self._facts = {
+            "chosen": panel.genes,
+            "values": f"{log_expression(cohort)}, of expressed genes only",
+            "fitted": panel.fitted,
+        }
         return self
 
     def tokens(self, cohort: Cohort) -> Tokens:
@@ -148,6 +182,12 @@ class ExpressedPanel:
     def restore(self, gene_names: list[str], state: State) -> Self:
         self.gene_names = gene_names
         return self
+
+
+def log_expression(cohort: Cohort) -> str:
+    """What log values of a cohort are, in words."""
+    counts = cohort.expression.content == "counts"
+    return f"ln(1 + counts per {TARGET:,})" if counts else "log expression as it is in the file"
 
 
 def _panel(cohort: Cohort, gene_names: list[str]) -> sp.csr_matrix:

@@ -1,7 +1,7 @@
 """Which genes a model reads, chosen on training donors alone."""
 
 import warnings
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -49,6 +49,27 @@ def choose_genes(
     else:
         variable = _scanpy(cohort, cohort.rows_of(train), expressed, n_genes, flavor)
     return list(names[np.flatnonzero(expressed)[variable]])
+
+
+class Described(NamedTuple):
+    """A panel in words: its `genes`, and what they were `fitted` on."""
+
+    genes: str
+    fitted: str
+
+
+def describe_choice(choice: Choice, flavor: Flavor, n_genes: int) -> Described:
+    """How `choose_genes` came to its panel, which has so many genes."""
+    if choice == "provided":
+        return Described(
+            f"{n_genes:,} genes, marked highly variable in the file",
+            "choice of genes: by the file's authors, who may have used all nuclei",
+        )
+    which = f"the most variable ({flavor}, as in scanpy)" if choice == "hvg" else "all"
+    return Described(
+        f"{n_genes:,} genes: of those expressed in training donors {which}",
+        "choice of genes: training donors",
+    )
 
 
 def most_dispersed(mean: np.ndarray, variance: np.ndarray, n_genes: int) -> np.ndarray:

@@ -1,17 +1,14 @@
 """Configuration → featurizer and classifier, not yet fitted."""
 
-import inspect
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from oligo_ad.components import component
 from oligo_ad.config import Component, ModelConfig
 from oligo_ad.inputs.featurizers import Featurizer
-from oligo_ad.models.classifier import Classifier
+from oligo_ad.models.adapt import adapt
+from oligo_ad.models.classifier import Classifier, Network
 from oligo_ad.models.pretrained import Pretrained
 
 CPU = torch.device("cpu")
@@ -20,8 +17,16 @@ CPU = torch.device("cpu")
 def make_featurizer(
     model: ModelConfig, pretrained: Pretrained | None, cache: Path | None = None, device: torch.device = CPU
 ) -> Featurizer:
-    """The featurizer of a model."""
-    made: Featurizer = _with(pretrained, component(model.featurizer, "model.featurizer"))()
+    """The featurizer of a model.
+
+    Args:
+        model: which featurizer, with which options.
+        pretrained: the pretrained model, if there is one.
+        cache: the folder for what it computes and others can use; None: nothing is kept.
+        device: where it computes.
+    """
+    given = {"pretrained": pretrained} if pretrained else {}
+    made: Featurizer = component(model.featurizer, "model.featurizer")(cache=cache, device=device, **given)
     return made
 
 
@@ -29,11 +34,13 @@ def make_classifier(
     model: ModelConfig, fusion: Component, pretrained: Pretrained | None, n_ids: int, n_metadata: int
 ) -> Classifier:
     """A classifier of known sizes, untrained or with a pretrained network."""
-    network = _with(pretrained, component(model.network, "model.network"))
-    pool = component(model.pool, "model.pool")
-    return Classifier(network, pool, component(fusion, "metadata.fusion"), n_ids, n_metadata)
+    given = {"pretrained": pretrained} if pretrained else {}
+    network = component(model.network, "model.network")
+    pool, made_fusion = component(model.pool, "model.pool"), component(fusion, "metadata.fusion")
 
+    def adapted(n_ids: int) -> Network:
+        made: Network = network(n_ids=n_ids, **given)
+        adapt(made, model.adapt)
+        return made
 
-def _with(pretrained: Pretrained | None, constructor: Callable[..., Any]) -> Callable[..., Any]:
-    takes = "pretrained" in inspect.signature(constructor).parameters
-    return partial(constructor, pretrained=pretrained) if takes else constructor
+    return Classifier(adapted, pool, made_fusion, n_ids, n_metadata)

@@ -1,6 +1,6 @@
 """A classifier: network → pool → fusion of metadata → a one-logit head. Legend: see inputs/batch.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,9 +11,21 @@ from oligo_ad.models.pool import Pool
 
 
 class Network(Protocol):
-    """What a network must offer: `size` D, and Batch → vectors [B, D]."""
+    """What a network must offer, as an `nn.Module`: Batch → one vector a nucleus [B, D].
+
+    `size` is D. `stages` are the modules that the forward pass calls one after the other, embeddings
+    first, then blocks: what is frozen, adapted, recomputed and trained at rates of its own (`model.adapt`,
+    `fit.layer_decay`); they may be none. `can_compile`: whether `fit.compile` has any use.
+    """
 
     size: int
+    can_compile: bool
+    training: bool
+
+    @property
+    def stages(self) -> Sequence[nn.Module]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def __call__(self, batch: Batch) -> Tensor: ...
 
@@ -23,7 +35,7 @@ class Classifier(nn.Module):
 
     Args:
         network: constructor of a Network, given `n_ids`, the number of gene ids.
-        pool: constructor of a Pool, given the network's `width`.
+        pool: constructor of a Pool, given the `size` of the network.
         fusion: constructor of a fusion, given the pool's `size` and `n_metadata`.
         n_ids: number of gene ids.
         n_metadata: number M of metadata columns.
@@ -39,7 +51,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network(n_ids=n_ids)
-        self.pool = pool(width=self.network.size)
+        self.pool = pool(size=self.network.size)
         self.fusion = fusion(size=self.pool.size, n_metadata=n_metadata)
         self.head = nn.Linear(self.fusion.size, 1)
 

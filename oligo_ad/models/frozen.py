@@ -1,67 +1,70 @@
-"""The frozen backbone as an featurizer: a nucleus is its vector, computed once and kept in the cache.
+"""The vectors of a network that is not trained, as input: computed once, and kept in the cache.
 
-With it a head is trained in seconds. The vectors depend on the checkpoint, the nuclei and how they are
-read, not on the fold, so folds, seeds of the head and runs share them.
+With them a small network is trained in seconds. The vectors of a donor's nuclei depend on the network, on
+how a nucleus is read, and on that donor alone, to the last bit: folds, seeds, runs and other choices of
+donors share them.
 """
 
 import hashlib
-import logging
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from oligo_ad.components import Constructor
 from oligo_ad.config import Seed
 from oligo_ad.data.cache import kept_array
 from oligo_ad.data.cohort import Cohort
+from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch, Inputs, Tokens
-from oligo_ad.inputs.featurizers import Size, State
-from oligo_ad.inputs.panel import Flavor
+from oligo_ad.inputs.featurizers import Featurizer, Size, State
+from oligo_ad.models import blocks
 from oligo_ad.models.pretrained import Pretrained
-from oligo_ad.models.scgpt.network import ScGPT
-from oligo_ad.models.scgpt.tokens import BinnedGenes
 from oligo_ad.progress import progress
 
-log = logging.getLogger(__name__)
-
-BACKBONE = "backbone."
-CODE = [*sorted((Path(__file__).parent / "scgpt").glob("*.py")), Path(__file__).parent / "blocks.py"]
+NETWORK, FEATURIZER = "network.", "featurizer."  # prefixes of what is saved
 
 
-class CellEmbedding:
-    """The vector of `<cls>` from a pretrained scGPT, standardised on training nuclei: dense, [cells, D].
+class Frozen:
+    """Each nucleus as the vector that a network makes of it, standardised on training nuclei: [cells, D].
 
     Args:
-        pretrained: vocabulary, architecture and weights.
-        genes, n_genes, flavor, max_len, cls_value, min_matched, seed: see `BinnedGenes`.
-        cache: folder where the vectors are kept.
-        device: `cpu`, or `auto` for a GPU where there is one.
+        featurizer: what the network reads.
+        network: any network; with random weights where nothing is pretrained.
+        cache: folder where the vectors are kept; None: they are not.
+        device: where they are computed.
+        pretrained: what featurizer and network were made from, if from anything.
         batch_size: nuclei at a time.
+        seed: of random weights.
     """
 
     padded = False
 
     def __init__(
         self,
-        pretrained: Pretrained,
-        cache: str,
-        device: Literal["auto", "cpu"] = "auto",
-        genes: Literal["vocabulary", "hvg", "provided"] = "vocabulary",
-        n_genes: Size = 2000,
-        flavor: Flavor = "seurat",
-        max_len: Annotated[int, Field(ge=2)] = 1200,
-        cls_value: float = 0.0,
-        min_matched: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        seed: Seed = 0,
+        featurizer: Constructor,
+        network: Constructor,
+        cache: Path | None,
+        device: torch.device,
+        pretrained: Pretrained | None = None,
         batch_size: Size = 32,
+        seed: Seed = 0,
     ) -> None:
-        self._foundation, self._cache, self._batch_size = pretrained, Path(cache).expanduser(), batch_size
-        self._device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
-        self._input = BinnedGenes(pretrained, genes, n_genes, flavor, max_len, cls_value, min_matched, seed)
-        self._backbone: ScGPT | None = None
+        self._input: Featurizer = featurizer()
+        self._make_network = network
+        # Of how a nucleus is read and computed, what neither its tokens nor the weights show.
+        self._how = [featurizer.described(), network.described()]
+        if pretrained:
+            self._how.append(repr((sorted(pretrained.settings.items()), pretrained.vocabulary)))
+        self._random = pretrained is None or pretrained.weights is None
+        self._cache, self._device = cache, device
+        self._batch_size, self._seed = batch_size, seed
+        self._network: nn.Module | None = None
         self._known: tuple[Cohort, np.ndarray] | None = None
 
     @property
@@ -69,15 +72,29 @@ class CellEmbedding:
         return self._input.gene_names
 
     @property
-    def about(self) -> dict[str, str]:
-        return self._input.about
-
-    @property
     def n_ids(self) -> int:
-        return int(self._foundation.settings["width"])
+        size = self._made_network().size
+        assert isinstance(size, int)
+        return size
+
+    def names_of_ids(self) -> list[str]:
+        return [f"dimension {place}" for place in range(1, self.n_ids + 1)]
+
+    def facts(self) -> dict[str, str]:
+        inner = self._input.facts()
+        if not inner:
+            return {}
+        network = self._make_network.target.rpartition(".")[2]
+        weights = f"random weights (seed {self._seed})" if self._random else "pretrained weights"
+        return inner | {
+            "values": f"vector of {self.n_ids} dimensions from {network} with {weights}, not trained "
+            f"further, standardised with mean and SD of training nuclei; {network} reads: {inner['values']}",
+            "fitted": f"{inner['fitted']}; mean and SD of each dimension: training donors",
+        }
 
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
-        self._input.fit(cohort, train)
+        with _named_inside("featurizer"):
+            self._input.fit(cohort, train)
         own = self._vectors(cohort)[cohort.rows_of(train)]
         sd_D = own.std(axis=0)
         self.mean_D = torch.from_numpy(own.mean(axis=0))
@@ -99,50 +116,94 @@ class CellEmbedding:
         return Inputs(ids_BD, values_BD, torch.ones_like(values_BD, dtype=torch.bool))
 
     def state(self) -> State:
-        """The backbone too, so that a checkpoint of ours works without the folder it came from."""
-        weights = {BACKBONE + name: tensor for name, tensor in self._network().state_dict().items()}
-        return {"mean": self.mean_D, "sd": self.sd_D, **weights}
+        """Featurizer and network too, so that a saved model works without what they came from."""
+        learned = {FEATURIZER + name: tensor for name, tensor in self._input.state().items()}
+        weights = {NETWORK + name: tensor for name, tensor in self._made_network().state_dict().items()}
+        return {"mean": self.mean_D, "sd": self.sd_D, **learned, **weights}
 
     def restore(self, gene_names: list[str], state: State) -> Self:
-        self._input.restore(gene_names, {})
+        self._input.restore(gene_names, _part(state, FEATURIZER))
         self.mean_D, self.sd_D = state["mean"], state["sd"]
-        weights = {k.removeprefix(BACKBONE): v for k, v in state.items() if k.startswith(BACKBONE)}
-        self._network().load_state_dict(weights)
+        self._made_network().load_state_dict(_part(state, NETWORK))
         return self
 
-    def _network(self) -> ScGPT:
-        if self._backbone is None:
-            self._backbone = ScGPT(self._input.n_ids, self._foundation).eval()
-        return self._backbone
+    def _made_network(self) -> nn.Module:
+        """The network, made as soon as the number of gene ids is known."""
+        if self._network is None:
+            # On the CPU and with a seed of its own: the run's random numbers stay as they are.
+            with torch.random.fork_rng(devices=[]), _named_inside("network"):
+                torch.default_generator.manual_seed(self._seed)
+                made: nn.Module = self._make_network(n_ids=self._input.n_ids)
+            self._network = made.eval()
+        return self._network
 
     def _vectors(self, cohort: Cohort) -> np.ndarray:
-        """Vectors [cells, D] float32 of all nuclei, from the cache or computed now."""
+        """Vectors [cells, D] float32 of all nuclei, each donor's from the cache or computed now."""
         if self._known is None or self._known[0] is not cohort:
-            tokens = self._input.tokens(cohort)
-            name = f"embedding-{self._key(tokens)}"
-            self._known = cohort, kept_array(self._cache, name, lambda: self._computed(tokens))
+            tokens, same = self._input.tokens(cohort), self._digest()
+            vectors = np.empty((len(cohort.cells), self.n_ids), np.float32)
+            with progress("taking the vectors of a frozen network", len(vectors), "nuclei") as advance:
+                for rows in cohort.cells.groupby("donor", observed=True).indices.values():
+                    vectors[rows] = self._of_donor(_only(tokens, torch.from_numpy(rows)), same)
+                    advance(len(rows))
+            self._made_network().cpu()
+            self._known = cohort, vectors
         return self._known[1]
 
-    def _key(self, tokens: Tokens) -> str:
-        """Of all that the vectors depend on: the code, how a cell is read, the cells, the weights."""
-        digest = hashlib.sha256(b"".join(file.read_bytes() for file in CODE))
-        digest.update(repr((self._input.max_len, self._input.cls_value, self._input.seed)).encode())
-        for tensor in (*tokens, *self._network().state_dict().values()):
-            digest.update(tensor.numpy())
-        return digest.hexdigest()[:16]
+    def _of_donor(self, tokens: Tokens, same: bytes) -> np.ndarray:
+        """The vectors [cells, D] of one donor's nuclei. `same` is the digest of what all donors share."""
+        if self._cache is None:
+            return self._computed(tokens)
+        digest = hashlib.sha256(same)
+        for part in tokens:
+            digest.update(part.numpy().tobytes())
+        return kept_array(self._cache, f"embedding-{digest.hexdigest()[:16]}", lambda: self._computed(tokens))
+
+    def _digest(self) -> bytes:
+        """Of all that the vectors depend on, but for the nuclei: code, settings, and what was learned."""
+        network = self._made_network()
+        digest = hashlib.sha256(_code(network, self._input) + repr(self._how).encode())
+        for name, tensor in (*network.state_dict().items(), *self._input.state().items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        return digest.digest()
 
     @torch.no_grad()
     def _computed(self, tokens: Tokens) -> np.ndarray:
         lengths = tokens.offsets.diff()
-        network, tokens = self._network().to(self._device), tokens.to(self._device)
+        network, tokens = self._made_network().to(self._device), tokens.to(self._device)
         vectors = np.empty((len(lengths), self.n_ids), np.float32)
-        with progress("computing scGPT's vectors", len(lengths), "nuclei") as advance:
-            # The longest first: if memory does not suffice, that is known at once.
-            for rows in lengths.argsort(descending=True, stable=True).split(self._batch_size):
-                rows_B = rows.to(self._device)
-                packed = self._input.pack(tokens, rows_B, max(1, int(lengths[rows].max())), epoch=0)
-                nothing = rows_B.new_zeros(len(rows_B), 0)
-                vectors[rows] = network(Batch(*packed, nothing, rows_B, rows_B)).cpu().numpy()
-                advance(len(rows))
-        network.cpu()
+        # The longest first: if memory does not suffice, that is known at once.
+        for rows in lengths.argsort(descending=True, stable=True).split(self._batch_size):
+            rows_B = rows.to(self._device)
+            inputs = self._input.pack(tokens, rows_B, max(1, int(lengths[rows].max())), epoch=0)
+            vectors[rows] = network(Batch.of_nuclei(inputs)).cpu().numpy()
         return vectors
+
+
+def _only(tokens: Tokens, rows: Tensor) -> Tokens:
+    """Some cells, as if there were no others."""
+    starts, lengths = tokens.offsets[rows], tokens.offsets.diff()[rows]
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    places = torch.arange(int(offsets[-1])) + (starts - offsets[:-1]).repeat_interleave(lengths)
+    keys = tokens.keys[rows] if len(tokens.keys) else tokens.keys
+    return Tokens(offsets, tokens.gene_ids[places], tokens.values[places], keys)
+
+
+def _part(state: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _code(*parts: Any) -> bytes:
+    """The source of what computes the vectors."""
+    modules = {inspect.getmodule(type(part)) for part in parts} | {inspect.getmodule(Frozen), blocks}
+    files = sorted(str(module.__file__) for module in modules if module)
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).digest()
+
+
+@contextmanager
+def _named_inside(section: str) -> Iterator[None]:
+    """Name a wrong field where it stands: the parts do not know that they are inside."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(f"model.{section}.", f"model.featurizer.{section}.")) from error

@@ -8,6 +8,8 @@ from torch import Tensor, distributed, nn
 
 from oligo_ad.inputs.batch import Batch
 
+STEPS = 4  # of a hidden layer
+
 
 class MLP(nn.Module):
     """Linear, batch norm, ReLU and dropout for each hidden layer.
@@ -18,16 +20,22 @@ class MLP(nn.Module):
         dropout: share of activations dropped in training.
     """
 
+    can_compile = True
+
     def __init__(self, n_ids: int, hidden: Sequence[int] = (512, 256, 128), dropout: float = 0.3) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for wide, narrow in zip([n_ids, *hidden], hidden, strict=False):
             layers += [nn.Linear(wide, narrow), BatchNorm(narrow), nn.ReLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers)
+        # In a list, which registers nothing: `layers` alone names the parameters.
+        self.stages = [self.layers[first : first + STEPS] for first in range(0, len(layers), STEPS)]
         self.size = hidden[-1] if hidden else n_ids
 
     def forward(self, batch: Batch) -> Tensor:
-        cell_BD: Tensor = self.layers(batch.values)
+        cell_BD = batch.values
+        for stage in self.stages:
+            cell_BD = stage(cell_BD)
         return cell_BD
 
 

@@ -15,7 +15,7 @@ Sample = Literal["nucleus", "donor"]
 class Pool(Protocol):
     """What a pool must offer: `sample`, what it makes samples of, and vectors [B, D] → [S, size].
 
-    Its constructor gets `width`, the network's D.
+    Its constructor gets `size`, the D of the network.
     """
 
     sample: Sample
@@ -29,9 +29,9 @@ class Each(nn.Module):
 
     sample: Sample = "nucleus"
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.size = width
+        self.size = size
 
     def forward(self, nucleus_BD: Tensor, sample_B: Tensor, n_samples: int) -> Tensor:
         return nucleus_BD
@@ -42,9 +42,9 @@ class Mean(nn.Module):
 
     sample: Sample = "donor"
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.size = width
+        self.size = size
 
     def forward(self, nucleus_BD: Tensor, sample_B: Tensor, n_samples: int) -> Tensor:
         ones_B = torch.ones_like(sample_B, dtype=torch.float32)
@@ -56,16 +56,16 @@ class Attention(nn.Module):
     """A donor is a sample: a weighted mean over its bag, the weights learned (Ilse 2018, gated attention).
 
     Args:
-        width: D of the vectors of nuclei.
+        size: D of the vectors of nuclei.
         hidden: width of the layer that gives the weights.
     """
 
     sample: Sample = "donor"
 
-    def __init__(self, width: int, hidden: Annotated[int, Field(ge=1)] = 32) -> None:
+    def __init__(self, size: int, hidden: Annotated[int, Field(ge=1)] = 32) -> None:
         super().__init__()
-        self.size = width
-        self.value, self.gate = nn.Linear(width, hidden), nn.Linear(width, hidden)
+        self.size = size
+        self.value, self.gate = nn.Linear(size, hidden), nn.Linear(size, hidden)
         self.score = nn.Linear(hidden, 1)
 
     def forward(self, nucleus_BD: Tensor, sample_B: Tensor, n_samples: int) -> Tensor:

@@ -1,6 +1,6 @@
 """A pretrained model, between the reader of its files and the featurizer and network that use it.
 
-A further foundation model is three things and a YAML file: a reader (path, pretrained) → Pretrained, an
+A further foundation model is three things and a YAML file: a reader (path, pretrained) → Pretrained, a
 featurizer and a network that take one. `model.reader` names the reader.
 """
 

@@ -39,6 +39,8 @@ class Transformer(nn.Module):
         UserError: `heads` does not divide `width`, or zeros cannot be merged.
     """
 
+    can_compile = True
+
     def __init__(
         self,
         n_ids: int,
@@ -60,19 +62,21 @@ class Transformer(nn.Module):
                 "model.network.merge_zeros=true needs model.network.values=multiply: with an embedding "
                 "added, unexpressed genes differ from each other. Leave merge_zeros out."
             )
-        self.size, self.n_ids = width, n_ids
-        self.merge_zeros = values == "multiply" and merge_zeros is not False
-        self.genes = nn.Embedding(n_ids, width)
-        self.cls = nn.Parameter(torch.empty(width))
-        self.value = nn.Linear(1, width) if values == "add" else None
+        self.size = width
+        merge = values == "multiply" and merge_zeros is not False
+        self.embedding = Embedding(n_ids, width, values, merge)
         options = (width, heads, feedforward, norm, dropout, attention_dropout)
         self.blocks = nn.ModuleList(Block(*options) for _ in range(layers))
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
-        for weight in (self.genes.weight, self.cls):
-            nn.init.normal_(weight, std=width**-0.5)
+        self.embedding.draw_weights()
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The embeddings, then each block."""
+        return [self.embedding, *self.blocks]
 
     def forward(self, batch: Batch) -> Tensor:
-        token_BTD, bias_BT = self.embed(batch)
+        token_BTD, bias_BT = self.embedding(batch)
         attend = partial(attend_with_mask if bias_BT.device.type == "cpu" else attend_without_mask, bias_BT)
         for block in self.blocks[:-1]:
             token_BTD = block(token_BTD, attend)
@@ -80,8 +84,28 @@ class Transformer(nn.Module):
         cell_BD: Tensor = self.norm(self.blocks[-1](token_BTD, attend, slice(1))[:, 0])
         return cell_BD
 
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Tokens [B, T, D], and what is added to the attention scores of each [B, T]."""
+
+class Embedding(nn.Module):
+    """Batch → tokens [B, T, D], and what is added to the attention scores of each [B, T].
+
+    Args:
+        n_ids, width, values: see `Transformer`.
+        merge_zeros: one token stands for all unexpressed genes.
+    """
+
+    def __init__(self, n_ids: int, width: int, values: Literal["multiply", "add"], merge_zeros: bool) -> None:
+        super().__init__()
+        self.n_ids, self.merge_zeros = n_ids, merge_zeros
+        self.genes = nn.Embedding(n_ids, width)
+        self.cls = nn.Parameter(torch.empty(width))
+        self.value = nn.Linear(1, width) if values == "add" else None
+
+    def draw_weights(self) -> None:
+        """Random vectors of length about 1 for the genes and CLS."""
+        for weight in (self.genes.weight, self.cls):
+            nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         ids_BL, values_BL, mask_BL = batch.gene_ids, batch.values, batch.mask
         if self.value is None and not self.merge_zeros:
             ids_BL, values_BL, mask_BL = self._whole_panel(batch)

@@ -14,9 +14,9 @@ import pandas as pd
 from accelerate import Accelerator
 
 from oligo_ad.config import Config, MetadataConfig
+from oligo_ad.data.contrast import Contrast, open_contrast
 from oligo_ad.data.covariates import COVARIATES, Coding, Covariates, fit_coding, read_covariates
 from oligo_ad.data.split import PARTS, Fold, write_split
-from oligo_ad.data.contrast import Contrast, open_contrast
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.featurizers import Featurizer
 from oligo_ad.inputs.loader import Loader
@@ -189,7 +189,7 @@ def finish(run: Run, objective: dict[str, object] | None = None) -> float | None
 
 
 def _prepared(run: Run, fold: Fold) -> Model:
-    """Featurizer and coding of covariates, fitted on training donors; an untrained classifier; its batches."""
+    """Featurizer and coding of covariates, fitted on training donors; an untrained classifier; batches."""
     config, cohort, contrast, accelerator = run.config, run.contrast.cohort, run.contrast, run.accelerator
     featurizer = make_featurizer(config.model, run.pretrained, config.cache.path, accelerator.device)
     featurizer.fit(cohort, fold.train)
@@ -222,9 +222,7 @@ def _threshold(config: Config, model: Model, logit: np.ndarray) -> float:
     return float(given)
 
 
-def _predictions(
-    run: Run, model: Model, history: FoldHistory, logit: dict[str, np.ndarray]
-) -> pd.DataFrame:
+def _predictions(run: Run, model: Model, history: FoldHistory, logit: dict[str, np.ndarray]) -> pd.DataFrame:
     """A row a sample, as `record` describes them."""
     cohort, loader = run.contrast.cohort, model.loader
     parts = [
@@ -239,7 +237,9 @@ def _bundle(run: Run, model: Model, history: FoldHistory) -> Bundle:
     return Bundle(
         classifier=model.classifier,
         featurizer=model.featurizer,
-        genes=genes.reindex(model.featurizer.gene_names)[["symbol", "ensembl"]].rename_axis("name").reset_index(),
+        genes=genes.reindex(model.featurizer.gene_names)[["symbol", "ensembl"]]
+        .rename_axis("name")
+        .reset_index(),
         coding=model.coding,
         usage=Usage(
             classes=run.contrast.labels.names,
@@ -272,7 +272,7 @@ def _facts(run: Run) -> RunFacts:
         notes=list(contrast.notes),
         covariates=list(contrast.covariates.values.columns),
         label_derived=list(contrast.covariates.label_derived),
-        pretrained=pretrained and pretrained.origin,
+        pretrained=pretrained.origin if pretrained else None,
         random_weights=pretrained is not None and pretrained.weights is None,
         environment=environment(accelerator.device, accelerator.num_processes),
         words=run.record.words,
@@ -291,7 +291,10 @@ def _check_components(config: Config, pretrained: Pretrained | None) -> Sample:
     classifier = make_classifier(config.model, config.metadata.fusion, pretrained, n_ids, n_metadata=1)
     make_optimizer(classifier, config.fit, steps=1)
     if config.fit.compile and not classifier.network.can_compile:
-        raise UserError(f"fit.compile=true has no use for model={config.model.name}: leave it out.")
+        recomputed = " with model.adapt.recompute=true" if config.model.adapt.recompute else ""
+        raise UserError(
+            f"fit.compile=true has no use for model={config.model.name}{recomputed}: leave it out."
+        )
     return classifier.pool.sample
 
 

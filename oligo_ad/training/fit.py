@@ -23,6 +23,7 @@ from oligo_ad.config import FitConfig
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.inputs.loader import Loader
+from oligo_ad.models.classifier import Classifier
 from oligo_ad.record import Epoch, probability_of
 from oligo_ad.training.predict import predict
 
@@ -50,7 +51,7 @@ class Fitted:
 
 
 def fit(
-    classifier: nn.Module,
+    classifier: Classifier,
     loader: Loader,
     samples: Samples,
     config: FitConfig,
@@ -112,14 +113,14 @@ def fit(
     return Fitted(model, tuple(history), best_epoch, pos_weight)
 
 
-def make_optimizer(classifier: nn.Module, config: FitConfig, steps: int) -> tuple[Optimizer, LambdaLR]:
+def make_optimizer(classifier: Classifier, config: FitConfig, steps: int) -> tuple[Optimizer, LambdaLR]:
     """The optimizer, and its learning rate over that many optimizer steps."""
     groups = parameter_groups(classifier, float(config.optimizer["lr"]), config.layer_decay)
     optimizer = component(config.optimizer, "fit.optimizer")(groups)
     return optimizer, component(config.schedule, "fit.schedule")(optimizer, steps)
 
 
-def parameter_groups(classifier: nn.Module, lr: float, decay: float) -> list[dict[str, Any]]:
+def parameter_groups(classifier: Classifier, lr: float, decay: float) -> list[dict[str, Any]]:
     """What is trained, with its learning rate; a layer learns `decay` times as fast as the one above it.
 
     Head and fusion come first, at the full rate; layers are the `stages` of the network, if it has any
@@ -128,7 +129,7 @@ def parameter_groups(classifier: nn.Module, lr: float, decay: float) -> list[dic
     Raises:
         UserError: a decay, and a network that is not made of stages.
     """
-    stages = getattr(classifier.network, "stages", [])  # of a Network, as it likes
+    stages = classifier.network.stages
     if decay != 1 and not stages:
         raise UserError(f"fit.layer_decay={decay}: this model has no layers of its own rates. Leave it out.")
     parts = [*reversed(stages), classifier]

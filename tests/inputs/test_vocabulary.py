@@ -348,8 +348,8 @@ def test_genes_without_a_count_in_training_do_not_count(tmp_path: Path) -> None:
     train = tuple(donor for donor in made.donors.index if donor not in others)
     featurizer = BinnedGenes(vocabulary(*NAMES[:10], *NAMES[30:35])).fit(made, train)
     assert featurizer.gene_names == NAMES[:10] + NAMES[30:35]
-    assert featurizer.about["genes"] == "20, expressed in training donors"
-    assert featurizer.about["with a token"] == "10 (50.0%)"
+    assert featurizer.facts()["genes"] == "20, expressed in training donors"
+    assert featurizer.facts()["with a token"] == "10 (50.0%)"
     few = BinnedGenes(vocabulary(*NAMES[:9], *NAMES[20:60]))
     assert_says(answer(few.fit, made, train), "only 45.0% of the genes")
 
@@ -358,15 +358,15 @@ def test_the_report_tells_how_genes_were_found(tmp_path: Path) -> None:
     names = ["APOE", "TTC34_ENSG00000215912", "TAFAZZIN", "MATR3_1", "TTC34", "LOCAL"]
     made = named(tmp_path, names)
     tokens = "APOE", "TTC34", "TAZ", "MATR3_ENSG00000280987"
-    about = BinnedGenes(vocabulary(*tokens)).fit(made, tuple(made.donors.index)).about
-    assert about["genes"] == "6, expressed in training donors"
-    assert about["with a token"] == "3 (50.0%)"
-    assert [about[f"by {route}"][:2] for route in ("symbol", "ensembl", "suffixed", "renamed")] == [
+    facts = BinnedGenes(vocabulary(*tokens)).fit(made, tuple(made.donors.index)).facts()
+    assert facts["genes"] == "6, expressed in training donors"
+    assert facts["with a token"] == "3 (50.0%)"
+    assert [facts[f"by {route}"][:2] for route in ("symbol", "ensembl", "suffixed", "renamed")] == [
         "2:",
         "0:",
         "0:",
         "1:",
     ]
     assert_says(
-        about["without a token"], "2, and 1 whose token another gene has: TTC34_ENSG", "MATR3_1, LOCAL"
+        facts["without a token"], "2, and 1 whose token another gene has: TTC34_ENSG", "MATR3_1, LOCAL"
     )

@@ -51,8 +51,8 @@ def cells(dense_BG: Tensor) -> Batch:
 
 def by_definition(network: Transformer, dense_BG: Tensor) -> Tensor:
     """CLS after every gene of the panel was a token, unexpressed ones too, and every query computed."""
-    token = dense_BG[..., None] * network.genes.weight
-    token = torch.cat([network.cls.expand(len(dense_BG), 1, -1), token], 1)
+    token = dense_BG[..., None] * network.embedding.genes.weight
+    token = torch.cat([network.embedding.cls.expand(len(dense_BG), 1, -1), token], 1)
     bias = torch.zeros(token.shape[:2], dtype=token.dtype)
     for block in network.blocks:
         token = block(token, partial(attend_with_mask, bias))
@@ -100,7 +100,7 @@ def test_merging_unexpressed_genes_changes_neither_output_nor_gradient(
 def test_without_merging_every_gene_of_the_panel_is_a_token(density: float) -> None:
     network = small(merge_zeros=False).double()
     dense = random_cells(density)
-    assert network.embed(cells(dense))[0].shape[1] == 1 + 40
+    assert network.embedding(cells(dense))[0].shape[1] == 1 + 40
     wanted = answer_and_gradients(network, lambda: by_definition(network, dense))
     found = answer_and_gradients(network, lambda: network(cells(dense)))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
@@ -109,8 +109,8 @@ def test_without_merging_every_gene_of_the_panel_is_a_token(density: float) -> N
 def test_dropping_unexpressed_genes_instead_would_change_the_output() -> None:
     network, dense = small().double(), random_cells(0.3)[:6]
     with_zeros = network(cells(dense))
-    network.merge_zeros = False
-    network._whole_panel = lambda batch: (batch.gene_ids, batch.values, batch.mask)  # type: ignore
+    network.embedding.merge_zeros = False
+    network.embedding._whole_panel = lambda batch: (batch.gene_ids, batch.values, batch.mask)  # type: ignore
     assert (network(cells(dense)) - with_zeros).abs().max() > 0.01
 
 
@@ -179,5 +179,5 @@ def test_a_width_that_heads_do_not_divide_is_refused() -> None:
 def test_zeros_that_are_not_alike_are_not_merged() -> None:
     with pytest.raises(UserError, match=r"merge_zeros=true needs model\.network\.values=multiply"):
         small("add", merge_zeros=True)
-    assert not small("add").merge_zeros
-    assert small().merge_zeros
+    assert not small("add").embedding.merge_zeros
+    assert small().embedding.merge_zeros

@@ -21,9 +21,10 @@ from oligo_ad.config import SplitConfig
 from oligo_ad.data.cache import load_cohort, source
 from oligo_ad.data.split import make_folds
 from oligo_ad.errors import UserError
+from oligo_ad.models.build import make_classifier
 from oligo_ad.results import report
 from oligo_ad.simulation import simulate as demo
-from oligo_ad.training.checkpoint import Trained, load_checkpoint, make_classifier, save_checkpoint
+from oligo_ad.training.checkpoint import Trained, load_checkpoint, save_checkpoint
 from tests.builders import (
     answer,
     assert_refused,

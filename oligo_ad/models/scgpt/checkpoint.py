@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oligo_ad.errors import UserError, listing
-from oligo_ad.inputs.vocabulary import CLS, PAD, census_tokens
+from oligo_ad.inputs.vocabulary import census_tokens
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.network import ScGPT
+from oligo_ad.models.scgpt.tokens import CLS, PAD
 
 log = logging.getLogger(__name__)
 

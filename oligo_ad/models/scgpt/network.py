@@ -10,19 +10,15 @@ Only what classification needs is computed: no decoder of expression, of the las
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
-from torch.utils.checkpoint import checkpoint
 
-from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch
-from oligo_ad.models.blocks import Attention, Block, Packed
+from oligo_ad.models.blocks import Block, Packed
 from oligo_ad.models.pretrained import Pretrained
 
 LARGEST = 512.0  # values are clamped to it before they are embedded
-Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ScGPT(nn.Module):
@@ -36,15 +32,6 @@ class ScGPT(nn.Module):
         dropout: of residual branches and feed-forward; None: as in pretraining.
         attention_dropout: of attention weights. Pretraining had `dropout` here too; above 0 no flash
             kernel runs, on a CPU a step takes twice as long.
-        frozen_layers: embeddings and so many blocks keep their weights; None: everything is trained.
-        lora_rank: all weights are kept, and the attention's get a product of two thin trained matrices
-            of this rank added (Hu 2021); None: no such.
-        lora_alpha: the product is scaled by `lora_alpha / lora_rank`.
-        gradient_checkpointing: blocks are computed again in the backward pass: a third slower, and the
-            memory of one block instead of all.
-
-    Raises:
-        UserError: options that contradict each other or the checkpoint.
     """
 
     can_compile = False
@@ -53,70 +40,45 @@ class ScGPT(nn.Module):
         self,
         n_ids: int,
         pretrained: Pretrained,
-        dropout: Share | None = None,
-        attention_dropout: Share = 0.0,
-        frozen_layers: Annotated[int, Field(ge=0)] | None = None,
-        lora_rank: Annotated[int, Field(ge=1)] | None = None,
-        lora_alpha: Annotated[float, Field(gt=0)] = 16.0,
-        gradient_checkpointing: bool = False,
+        dropout: Rate | None = None,
+        attention_dropout: Rate = 0.0,
     ) -> None:
         super().__init__()
         width, heads, layers, feedforward = (
             int(pretrained.settings[name]) for name in ("width", "heads", "layers", "feedforward")
         )
         dropout = pretrained.settings["dropout"] if dropout is None else dropout
-        self.size, self.gradient_checkpointing = width, gradient_checkpointing
+        self.size = width
         self.encoder = GeneEncoder(n_ids, width)
         self.value_encoder = ValueEncoder(width, dropout)
-        blocks = (Block(width, heads, feedforward, "post", dropout, attention_dropout) for _ in range(layers))
+        blocks = [Block(width, heads, feedforward, "post", dropout, attention_dropout) for _ in range(layers)]
         self.transformer_encoder = nn.ModuleDict({"layers": nn.ModuleList(blocks)})
+        # In a list, which registers nothing: parameters keep the package's names.
+        self.stages = [TokenEncoder(self.encoder, self.value_encoder), *blocks]
         if pretrained.weights is not None:
             self.load_state_dict(pretrained.weights)
-        self._choose_trained(frozen_layers, lora_rank, lora_alpha)
-
-    @property
-    def stages(self) -> list[nn.Module]:
-        """Embeddings, then each block: what learns at rates of its own with `fit.layer_decay`."""
-        return [nn.ModuleList([self.encoder, self.value_encoder]), *self._blocks]
 
     def forward(self, batch: Batch) -> Tensor:
         # The lengths come to the host: for a GPU the one wait of a step.
         attend = Packed(batch.mask.sum(1).tolist(), batch.mask.device)
-        gene_ND = self.encoder(batch.gene_ids[batch.mask])
-        value_ND = self.value_encoder(batch.values[batch.mask])
-        token_1ND = (gene_ND + value_ND)[None]
-        for block in self._blocks[:-1]:
-            if self.gradient_checkpointing and self.training:
-                token_1ND = checkpoint(block, token_1ND, attend, use_reentrant=False)
-            else:
-                token_1ND = block(token_1ND, attend)
-        cell_BD: Tensor = self._blocks[-1](token_1ND, attend, attend.starts)[0]
+        embed, *blocks, last = self.stages
+        token_1ND = embed(batch.gene_ids[batch.mask], batch.values[batch.mask])
+        for block in blocks:
+            token_1ND = block(token_1ND, attend)
+        cell_BD: Tensor = last(token_1ND, attend, attend.starts)[0]
         return cell_BD
 
-    @property
-    def _blocks(self) -> nn.ModuleList:
-        blocks = self.transformer_encoder["layers"]
-        assert isinstance(blocks, nn.ModuleList)
-        return blocks
 
-    def _choose_trained(self, frozen_layers: int | None, lora_rank: int | None, lora_alpha: float) -> None:
-        if frozen_layers is not None and lora_rank is not None:
-            raise UserError(
-                "model.network.lora_rank keeps all pretrained weights, so model.network.frozen_layers has no "
-                "use: leave one of them out."
-            )
-        if frozen_layers is not None and frozen_layers > len(self._blocks):
-            raise UserError(
-                f"model.network.frozen_layers={frozen_layers}, and the model has {len(self._blocks)} layers."
-            )
-        if frozen_layers is not None:
-            for stage in self.stages[: frozen_layers + 1]:
-                stage.requires_grad_(False)
-        if lora_rank is not None:
-            self.requires_grad_(False)
-            for attention in (module for module in self.modules() if isinstance(module, Attention)):
-                add_low_rank(attention, "in_proj_weight", lora_rank, lora_alpha)
-                add_low_rank(attention.out_proj, "weight", lora_rank, lora_alpha)
+class TokenEncoder(nn.Module):
+    """Gene ids and bins [N] → tokens [1, N, D], the sum of what the two encoders make of them."""
+
+    def __init__(self, gene_encoder: "GeneEncoder", value_encoder: "ValueEncoder") -> None:
+        super().__init__()
+        self.gene_encoder, self.value_encoder = gene_encoder, value_encoder
+
+    def forward(self, ids_N: Tensor, values_N: Tensor) -> Tensor:
+        token_1ND: Tensor = (self.gene_encoder(ids_N) + self.value_encoder(values_N))[None]
+        return token_1ND
 
 
 class GeneEncoder(nn.Module):
@@ -145,24 +107,3 @@ class ValueEncoder(nn.Module):
         hidden_ND = self.linear1(values_N.clamp(max=LARGEST).unsqueeze(-1)).relu()
         value_ND: Tensor = self.dropout(self.norm(self.linear2(hidden_ND)))
         return value_ND
-
-
-class LowRank(nn.Module):
-    """A weight [out, in] → the weight + scale x up [out, rank] x down [rank, in]; at first up is 0."""
-
-    def __init__(self, weight: Tensor, rank: int, scale: float) -> None:
-        super().__init__()
-        self.up = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
-        self.down = nn.Parameter(torch.randn_like(weight[:rank]) * weight.shape[1] ** -0.5)
-        self.scale = scale
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.scale * (self.up @ self.down)
-
-
-def add_low_rank(module: nn.Module, name: str, rank: int, alpha: float) -> None:
-    """Let a weight of a module be itself plus a trained product of low rank."""
-    weight = getattr(module, name)
-    if rank > min(weight.shape):
-        raise UserError(f"model.network.lora_rank={rank} is more than the width {min(weight.shape)}.")
-    parametrize.register_parametrization(module, name, LowRank(weight, rank, alpha / rank))

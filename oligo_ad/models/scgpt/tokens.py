@@ -23,20 +23,12 @@ from oligo_ad.errors import UserError, listing
 from oligo_ad.inputs.batch import Inputs, Tokens
 from oligo_ad.inputs.draws import cell_keys, draw, stream, uniform
 from oligo_ad.inputs.featurizers import Size, State
-from oligo_ad.inputs.panel import Flavor, choose_genes
-from oligo_ad.inputs.vocabulary import (
-    CLS,
-    DUPLICATE,
-    PAD,
-    ROUTES,
-    UNKNOWN,
-    UNMATCHED,
-    likely_cause,
-    match_genes,
-)
+from oligo_ad.inputs.panel import Flavor, choose_genes, describe_choice
+from oligo_ad.inputs.vocabulary import DUPLICATE, UNKNOWN, UNMATCHED, likely_cause, match_genes, routes
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.threads import CORES, in_order
 
+PAD, CLS = "<pad>", "<cls>"
 BLOCK = 256  # cells that a thread bins at once
 LAST = torch.iinfo(torch.int64).max
 BINNING, SUBSET = 0, 1  # purposes of random draws; subsets of epoch e have purpose SUBSET + e
@@ -78,11 +70,17 @@ class BinnedGenes:
         self._pad, self._cls = (pretrained.vocabulary.index(token) for token in (PAD, CLS))
         self.genes, self.n_genes, self.flavor = genes, n_genes, flavor
         self.max_len, self.cls_value, self.min_matched, self.seed = max_len, cls_value, min_matched, seed
-        self.about: dict[str, str] = {}
+        self._facts: dict[str, str] = {}
 
     @property
     def n_ids(self) -> int:
         return len(self._vocabulary)
+
+    def names_of_ids(self) -> list[str]:
+        return list(self._vocabulary)
+
+    def facts(self) -> dict[str, str]:
+        return self._facts
 
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         """Choose the genes. With `vocabulary` nothing is learned: the training donors are counted only."""
@@ -92,10 +90,16 @@ class BinnedGenes:
             wanted = np.ones_like(has_token)
             # A gene without a count says nothing about how well the annotations agree.
             counted = cohort.sums.of(cohort.donors.index.isin(train)).raw.sum(axis=0) > 0
+            fitted = "nothing: every gene with a token is read, and a nucleus by itself"
         else:
             panel = choose_genes(cohort, train, self.genes, self.n_genes, self.flavor)
             wanted = counted = cohort.genes["name"].isin(panel).to_numpy()
-        self.about = self._describe(cohort.genes["name"][counted], matched[counted])
+            fitted = describe_choice(self.genes, self.flavor, len(panel)).fitted
+        self._facts = self._describe(cohort.genes["name"][counted], matched[counted]) | {
+            "values": f"bin among the quantiles of its own nucleus ({self._settings['n_bins']} bins)",
+            "length": f"at most {self.max_len:,} tokens a nucleus; of one with more genes a random subset",
+            "fitted": fitted,
+        }
         self._require(cohort.genes, has_token[counted].mean())
         self.gene_names = [self._vocabulary[place] for place in matched["id"][wanted & has_token]]
         return self
@@ -138,14 +142,17 @@ class BinnedGenes:
 
     def _describe(self, names: pd.Series, matched: pd.DataFrame) -> dict[str, str]:
         """How the genes that count got their tokens, for the report."""
-        routes, without = matched["route"].value_counts(), matched["id"] == UNKNOWN
+        found, without = matched["route"].value_counts(), matched["id"] == UNKNOWN
         which = "expressed in training donors" if self.genes == "vocabulary" else f"the panel ({self.genes})"
-        by_route = {f"by {route}": f"{routes.get(route, 0):,}: {means}" for route, means in ROUTES.items()}
+        by_route = {
+            f"by {route}": f"{found.get(route, 0):,}: {means}"
+            for route, means in routes(self._vocabulary).items()
+        }
         return {
             "genes": f"{len(names):,}, {which}",
             "with a token": f"{(~without).sum():,} ({(~without).mean():.1%})",
             **by_route,
-            "without a token": f"{routes.get(UNMATCHED, 0):,}, and {routes.get(DUPLICATE, 0):,} whose token "
+            "without a token": f"{found.get(UNMATCHED, 0):,}, and {found.get(DUPLICATE, 0):,} whose token "
             f"another gene has: {listing(names[without], most=20) or 'none'}",
         }
 

@@ -19,10 +19,10 @@ from benchmarks.published_scgpt import (
     vocabulary,
 )
 from oligo_ad.inputs.draws import cell_keys, draw, stream, uniform
+from oligo_ad.models.build import make_classifier
 from oligo_ad.models.scgpt.checkpoint import read_folder
 from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.models.scgpt.tokens import BinnedGenes, bin_values
-from oligo_ad.training.checkpoint import make_classifier
 from tests.builders import atlas, configuration, counts, log_values, read, write
 
 if HOME is None:

@@ -14,7 +14,7 @@ from oligo_ad import tasks
 from oligo_ad.config import Config
 from oligo_ad.data import cache
 from oligo_ad.data.cache import kept_array, load_cohort
-from oligo_ad.models.frozen import CellEmbedding
+from oligo_ad.models.frozen import Frozen
 from oligo_ad.results import report
 from oligo_ad.training.checkpoint import load_checkpoint
 from tests.builders import (
@@ -37,12 +37,13 @@ def settings(path: Path, model: str, *overrides: str) -> Config:
     folder = path.parent / "checkpoint"
     if not folder.exists():
         scgpt_folder(folder, TOKENS)
+    inner = "featurizer." if model == "scgpt_frozen" else ""
     return configuration(
         f"data.path={path}",
         f"cache.dir={path.parent / 'cache'}",
         f"model={model}",
         f"model.checkpoint={folder}",
-        "model.featurizer.max_len=25",
+        f"model.featurizer.{inner}max_len=25",
         "evaluation.baselines=false",
         *overrides,
     )
@@ -124,9 +125,9 @@ def test_a_saved_model_predicts_as_it_did_without_the_folder_it_came_from(
 @pytest.mark.parametrize(
     "how",
     [
-        ("model.network.lora_rank=2",),
-        ("model.network.frozen_layers=1", "fit.layer_decay=0.8"),
-        ("model.network.gradient_checkpointing=true", "model.network.attention_dropout=0.1"),
+        ("model.adapt.lora_rank=2",),
+        ("model.adapt.frozen_stages=2", "fit.layer_decay=0.8"),
+        ("model.adapt.recompute=true", "model.network.attention_dropout=0.1"),
         ("model.featurizer.genes=hvg", "model.featurizer.cls_value=-2", "fit.accumulate=2"),
         ("fit.schedule._target_=oligo_ad.training.schedule.constant", "~fit.schedule.final"),
     ],
@@ -138,8 +139,8 @@ def test_every_way_of_fine_tuning_runs_to_its_end(how: tuple[str, ...], path: Pa
     assert len(trained.pretrained.vocabulary) == 63
 
 
-def test_frozen_layers_leave_the_run_as_they_came(path: Path, tmp_path: Path) -> None:
-    tasks.run(settings(path, "scgpt", "model.network.frozen_layers=1"), tmp_path / "run")
+def test_frozen_stages_leave_the_run_as_they_came(path: Path, tmp_path: Path) -> None:
+    tasks.run(settings(path, "scgpt", "model.adapt.frozen_stages=2"), tmp_path / "run")
     after = load_checkpoint(tmp_path / "run/model.safetensors").classifier.network.state_dict()
     before = torch.load(tmp_path / "checkpoint/best_model.pt", weights_only=True)
     assert after["encoder.embedding.weight"].equal(before["encoder.embedding.weight"])
@@ -155,22 +156,21 @@ def test_vectors_are_computed_once_for_all_folds_and_runs(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = []
-    honest = CellEmbedding._computed
-    monkeypatch.setattr(
-        CellEmbedding, "_computed", lambda self, tokens: computed.append(1) or honest(self, tokens)
-    )
+    honest = Frozen._computed
+    monkeypatch.setattr(Frozen, "_computed", lambda self, tokens: computed.append(1) or honest(self, tokens))
+    n_donors = 15
     folds = ("split=cv", "split.folds=2")
     tasks.run(settings(path, "scgpt_frozen", *folds), tmp_path / "first")
     tasks.run(settings(path, "scgpt_frozen", *folds, "seed=3"), tmp_path / "second")
-    assert len(computed) == 1
-    tasks.run(settings(path, "scgpt_frozen", "model.featurizer.max_len=24"), tmp_path / "third")
-    assert len(computed) == 2
+    assert len(computed) == n_donors
+    tasks.run(settings(path, "scgpt_frozen", "model.featurizer.featurizer.max_len=24"), tmp_path / "third")
+    assert len(computed) == 2 * n_donors
     scgpt_folder(tmp_path / "checkpoint", TOKENS, dropout=0.3)
     other = torch.load(tmp_path / "checkpoint/best_model.pt", weights_only=True)
     other["encoder.enc_norm.bias"] += 0.5
     torch.save(other, tmp_path / "checkpoint/best_model.pt")
     tasks.run(settings(path, "scgpt_frozen"), tmp_path / "fourth")
-    assert len(computed) == 3
+    assert len(computed) == 3 * n_donors
 
 
 def test_compiling_is_refused_before_the_data_are_read(path: Path, tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_a_panel_of_the_file_is_read_and_genes_without_a_token_are_told(tmp_path
     )
     made = featurizer(marked, genes="provided")
     assert made.gene_names == ["GENE3", "GENE5"]
-    builders.assert_says(made.about["without a token"], "GENE7")
+    builders.assert_says(made.facts()["without a token"], "GENE7")
 
 
 # Draws
