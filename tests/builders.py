@@ -14,21 +14,25 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from accelerate import Accelerator
 from hydra import compose, initialize_config_dir
 
 from oligo_ad import config
 from oligo_ad.data.cache import load_cohort
 from oligo_ad.data.cohort import Cohort, build
+from oligo_ad.data.contrast import Contrast, open_contrast
+from oligo_ad.data.split import PARTS, Fold
 from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
-from oligo_ad.inputs.loader import Loader, Share
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.checkpoint import SETTINGS
 from oligo_ad.models.scgpt.network import ScGPT
+from oligo_ad.record import Epoch, FoldHistory, Record
 from oligo_ad.storage.atlas import open_atlas
 from oligo_ad.storage.expression import TARGET
 from oligo_ad.storage.matrix import CellMatrix
-from oligo_ad.training.checkpoint import Trained
+from oligo_ad.training.checkpoint import Bundle
+from oligo_ad.training.predict import predict_cohort
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -100,7 +104,7 @@ def configuration(*overrides: str) -> config.Config:
 
 
 def cohort(adata: ad.AnnData, folder: Path, *overrides: str) -> Cohort:
-    """The cohort that `data=sea_ad` makes of an atlas, by way of a file."""
+    """The cohort that `data=sea_ad` makes of an atlas, every donor of it, by way of a file."""
     return read(write(adata, folder), *overrides)
 
 
@@ -116,9 +120,46 @@ def load(path: Path, *overrides: str) -> Cohort:
     return load_cohort(configuration(f"data.path={path}", *overrides).data, path.parent / "cache")
 
 
+def contrast(adata: ad.AnnData, folder: Path, *overrides: str) -> Contrast:
+    """Which donors of an atlas `data=sea_ad` compares, by way of a file and a cache beside it."""
+    return compared(write(adata, folder), *overrides)
+
+
+def compared(path: Path, *overrides: str) -> Contrast:
+    """The same of a file."""
+    config = configuration(f"data.path={path}", *overrides)
+    return open_contrast(config.data, config.split, config.metadata, path.parent / "cache")
+
+
+def labels(cohort: Cohort, positive: int = 9) -> pd.Series:
+    """1 for the first donors of an `atlas`, 0 for the others."""
+    ids = cohort.donors.index
+    return pd.Series((np.arange(len(ids)) < positive).astype(int), ids, name="label")
+
+
+def history(fold: Fold, threshold: float = 0.5, **changed: Any) -> FoldHistory:
+    """How a fold was trained, in one epoch of which nothing is told."""
+    epoch = Epoch(1, 0.5, 0.5, 0.5, 0.5, 1.0, 1e-3, 100.0)
+    given: dict[str, Any] = {
+        "fold": fold.number,
+        "seed": 0,
+        "donors": {part: len(getattr(fold, part)) for part in PARTS},
+        "pos_weight": 1.0,
+        "best_epoch": 1,
+        "threshold": threshold,
+        "genes": ["GENE0"],
+        "input": {"values": "counts", "fitted": "nothing"},
+        "parameters": 1,
+        "attention": [],
+        "seconds": 1.0,
+        "epochs": [epoch],
+    }
+    return FoldHistory(**given | changed)
+
+
 def counts(cohort: Cohort) -> np.ndarray:
     """The whole matrix [cells, genes]."""
-    return cohort.matrix.rows(0, cohort.matrix.shape[0]).toarray()
+    return cohort.matrix.columns(np.arange(cohort.matrix.shape[1])).toarray()
 
 
 def log_values(cohort: Cohort) -> np.ndarray:
@@ -136,7 +177,7 @@ def exchanged(cohort: Cohort, values: np.ndarray, content: Literal["counts", "lo
     sums.add(rows, scale, cohort.donors.index.get_indexer(cohort.cells["donor"]))
     return replace(
         cohort,
-        matrix=CellMatrix(rows.data, indices, indptr, rows.shape[1]),
+        matrix=CellMatrix(rows.data, indices, indptr[:-1], indptr[1:], rows.shape[1]),
         cells=cohort.cells.assign(total=total, n_genes=np.diff(rows.indptr)),
         sums=sums,
         expression=replace(cohort.expression, content=content),
@@ -189,18 +230,9 @@ def assert_refused(path: Path, *words: str) -> None:
     assert {left.suffix for left in path.parent.glob("cache/*")} <= {".lock"}
 
 
-def assert_predicts_as_in_its_run(
-    trained: Trained, cohort: Cohort, metadata: np.ndarray, folder: Path
-) -> None:
-    """A model read from a file gives the probabilities that its run has written down."""
-    label, donor = cohort.cells["label"].to_numpy(), cohort.cells["donor"].to_numpy(str)
-    tokens = trained.featurizer.tokens(cohort)
-    loader = Loader(trained.featurizer, tokens, metadata, label, donor, torch.device("cpu"), Share())
-    expected = pd.read_parquet(folder / "cells.parquet").set_index("barcode")["model"]
-    rows = np.flatnonzero(cohort.cells["barcode"].isin(expected.index))
-    assert len(rows) > 0
-    with torch.no_grad():
-        for batch in loader.by_donor(rows, 64):
-            probability = trained.classifier(batch).sigmoid().numpy()
-            barcodes = cohort.cells["barcode"].iloc[batch.index.numpy()]
-            np.testing.assert_allclose(probability, expected[barcodes], rtol=1e-5)
+def assert_predicts_as_in_its_run(bundle: Bundle, cohort: Cohort, folder: Path) -> None:
+    """A model read from a file gives, to the bit, the logits that its run has written down."""
+    predicted = predict_cohort(bundle, cohort, Accelerator(cpu=True)).set_index("barcode")["logit"]
+    stored = Record(folder).predictions.set_index("barcode")["logit"]
+    assert len(stored) > 0
+    assert predicted[stored.index].equals(stored)

@@ -42,11 +42,10 @@ COVARIATES = ("age", "sex", "apoe4", "apoe2")  # of the covariates-only baseline
 class Covariates:
     """Donor columns as numbers.
 
-    `names`: as configured. `values` [donors, columns], NaN where unknown. `label_derived`: obs columns among
-    them that give the label away, if the user insisted. `notes`: what a user should know.
+    `values` [donors, columns], NaN where unknown. `label_derived`: obs columns among them that give the label
+    away, if the user insisted. `notes`: what a user should know.
     """
 
-    names: tuple[str, ...]
     values: pd.DataFrame
     label_derived: tuple[str, ...]
     notes: tuple[str, ...]
@@ -56,11 +55,10 @@ class Covariates:
 class Coding:
     """How covariates become inputs of a model, learned from training donors.
 
-    `names`: the covariates, as configured. `mean`, `sd`: of each column kept, over training donors.
-    `with_unknown`: columns that get an "unknown" indicator.
+    `mean`, `sd`: of each column kept, over training donors. `with_unknown`: columns that get an "unknown"
+    indicator.
     """
 
-    names: tuple[str, ...]
     mean: pd.Series
     sd: pd.Series
     with_unknown: tuple[str, ...]
@@ -92,13 +90,12 @@ def _column(name: str, values: pd.DataFrame) -> pd.Series:
     return values[other_levels[0]] * 0.0
 
 
-def fit_coding(covariates: "Covariates", train: tuple[str, ...]) -> Coding:
+def fit_coding(values: pd.DataFrame, train: tuple[str, ...]) -> Coding:
     """Fit on training donors alone; a column constant there, such as a category that only a test
     donor has, is left out."""
-    known = covariates.values.loc[list(train)]
+    known = values.loc[list(train)]
     varies = known.columns[known.nunique() > 1]
     return Coding(
-        names=covariates.names,
         mean=known[varies].mean(),
         sd=known[varies].std(ddof=0),
         with_unknown=tuple(known.columns[known.isna().any() & known.notna().any()]),
@@ -153,7 +150,7 @@ def read_covariates(donors: pd.DataFrame, label: pd.Series, config: MetadataConf
     if config.columns and not columns:
         raise UserError(f"metadata=on: the file has none of {listing(config.columns)}. Use metadata=off.")
     values = pd.DataFrame(columns, index=donors.index, dtype=float)
-    return Covariates(config.columns, values, tuple(derived), tuple(notes + _fingerprints(values)))
+    return Covariates(values, tuple(derived), tuple(notes + _fingerprints(values)))
 
 
 def _source(name: str, donors: pd.DataFrame) -> str | None:

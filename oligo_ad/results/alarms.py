@@ -40,8 +40,8 @@ def alarms(evaluation: Evaluation) -> list[str]:
     train = evaluation.training_donors["auroc"]
     if train - mean["auroc"] > FAR_ABOVE:
         found.append(
-            f"Donor AUROC is {train:.3f} on training donors and {mean['auroc']:.3f} on {evaluation.part} donors: "
-            "the model remembers its donors."
+            f"Donor AUROC is {train:.3f} on training donors and {mean['auroc']:.3f} on {evaluation.part} "
+            "donors: the model remembers its donors."
         )
     if donors.auroc.low <= 0.5 <= donors.auroc.high:
         found.append("The interval of the donor AUROC includes 0.5: chance explains this result.")

@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 from oligo_ad.data.cohort import Cohort
-from oligo_ad.data.covariates import Covariates, fit_coding
+from oligo_ad.data.covariates import fit_coding
 from oligo_ad.data.split import Fold
 from oligo_ad.storage.expression import TARGET
 
@@ -36,11 +36,11 @@ class Baselines:
     Args:
         cohort: nuclei and donors.
         label: 0 or 1, by donor id.
-        covariates: of the donors; without columns there is no such baseline.
+        covariates: [donors, columns], NaN where unknown; without columns there is no such baseline.
         seed: of the inner folds that choose the penalty.
     """
 
-    def __init__(self, cohort: Cohort, label: pd.Series, covariates: Covariates, seed: int) -> None:
+    def __init__(self, cohort: Cohort, label: pd.Series, covariates: pd.DataFrame, seed: int) -> None:
         self._label, self._covariates, self._seed = label, covariates, seed
         self._pseudobulk, self._depth = _pseudobulk(cohort), _depth(cohort)
 
@@ -51,9 +51,9 @@ class Baselines:
             known, test = list(fold.development), list(fold.test)
             scored = pd.DataFrame({"fold": fold.number, "donor": test})
             scored["majority"] = float(self._label[known].mean() > 0.5)
-            if self._covariates.values.shape[1]:
+            if self._covariates.shape[1]:
                 coding = fit_coding(self._covariates, fold.development)
-                scored["covariates"] = self._regress(coding.apply(self._covariates.values), known, test)
+                scored["covariates"] = self._regress(coding.apply(self._covariates), known, test)
             scored["depth"] = self._regress(self._depth, known, test)
             # A gene silent in most development donors is noise times a large scale.
             expressed = (self._pseudobulk.loc[known] > 0).mean() > 0.5

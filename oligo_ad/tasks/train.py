@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from oligo_ad.config import Config, MetadataConfig
 from oligo_ad.data.contrast import Contrast, open_contrast
-from oligo_ad.data.covariates import COVARIATES, Coding, Covariates, fit_coding, read_covariates
+from oligo_ad.data.covariates import COVARIATES, Coding, fit_coding, read_covariates
 from oligo_ad.data.split import PARTS, Fold, write_split
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.featurizers import Featurizer
@@ -193,7 +193,7 @@ def _prepared(run: Run, fold: Fold) -> Model:
     config, cohort, contrast, accelerator = run.config, run.contrast.cohort, run.contrast, run.accelerator
     featurizer = make_featurizer(config.model, run.pretrained, config.cache.path, accelerator.device)
     featurizer.fit(cohort, fold.train)
-    coding = fit_coding(contrast.covariates, fold.train)
+    coding = fit_coding(contrast.covariates.values, fold.train)
     classifier = make_classifier(
         config.model, config.metadata.fusion, run.pretrained, featurizer.n_ids, coding.size
     )
@@ -234,12 +234,12 @@ def _predictions(run: Run, model: Model, history: FoldHistory, logit: dict[str, 
 
 def _bundle(run: Run, model: Model, history: FoldHistory) -> Bundle:
     config, genes = run.config, run.contrast.cohort.genes.set_index("name")
+    read = genes.reindex(model.featurizer.gene_names)[["symbol", "ensembl"]]
     return Bundle(
         classifier=model.classifier,
         featurizer=model.featurizer,
-        genes=genes.reindex(model.featurizer.gene_names)[["symbol", "ensembl"]]
-        .rename_axis("name")
-        .reset_index(),
+        genes=read.rename_axis("name").reset_index(),
+        covariates=config.metadata.columns,
         coding=model.coding,
         usage=Usage(
             classes=run.contrast.labels.names,
@@ -303,10 +303,10 @@ def _baselines(contrast: Contrast, seed: int) -> Baselines:
     wanted = MetadataConfig(columns=COVARIATES, fusion={}, allow_label_derived=False)
     donors, label = contrast.cohort.donors, contrast.labels.of_donor
     try:
-        covariates = read_covariates(donors, label, wanted)
+        covariates = read_covariates(donors, label, wanted).values
     except UserError as error:
         log.warning("no covariates-only baseline: %s", error)
-        covariates = Covariates(COVARIATES, pd.DataFrame(index=donors.index), (), ())
+        covariates = pd.DataFrame(index=donors.index)
     return Baselines(contrast.cohort, label, covariates, seed)
 
 

@@ -46,14 +46,15 @@ class Usage:
 class Bundle:
     """A trained model, whole.
 
-    `genes`: name, symbol and Ensembl id of each gene that the featurizer reads. `coding`: how covariates of
-    donors become inputs. `pretrained`: the model it started from, without its weights. `model`, `fusion`: its
+    `genes`: name, symbol and Ensembl id of each gene that the featurizer reads. `covariates`: of
+    donors that it is given, by name; `coding`: how they become inputs. `pretrained`: the model it started from, without its weights. `model`, `fusion`: its
     components, as configured.
     """
 
     classifier: Classifier
     featurizer: Featurizer
     genes: pd.DataFrame
+    covariates: tuple[str, ...]
     coding: Coding
     usage: Usage
     model: ModelConfig
@@ -72,7 +73,7 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
         "gene_names": bundle.featurizer.gene_names,
         "genes": bundle.genes.astype(object).where(bundle.genes.notna(), None).to_dict("list"),
         "covariates": {
-            "names": coding.names,
+            "names": bundle.covariates,
             "mean": coding.mean.to_dict(),
             "sd": coding.sd.to_dict(),
             "with_unknown": coding.with_unknown,
@@ -116,7 +117,6 @@ def _assemble(
     featurizer.restore(about["gene_names"], _part(tensors, "featurizer."))
     known = about["covariates"]
     coding = Coding(
-        names=tuple(known["names"]),
         mean=pd.Series(known["mean"], dtype=float),
         sd=pd.Series(known["sd"], dtype=float),
         with_unknown=tuple(known["with_unknown"]),
@@ -128,6 +128,7 @@ def _assemble(
         classifier=classifier.eval(),
         featurizer=featurizer,
         genes=pd.DataFrame(about["genes"], dtype=object),
+        covariates=tuple(known["names"]),
         coding=coding,
         usage=Usage(**usage | {"classes": tuple(usage["classes"])}),
         model=model,

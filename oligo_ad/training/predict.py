@@ -83,7 +83,7 @@ def prediction_table(cohort: Cohort, loader: Loader, samples: np.ndarray, logit:
 
 def predict_cohort(bundle: Bundle, cohort: Cohort, accelerator: Accelerator) -> pd.DataFrame:
     """What a trained model says of a cohort, labelled or not: `prediction_table`."""
-    metadata = bundle.coding.apply(encode(cohort.donors, bundle.coding.names))
+    metadata = bundle.coding.apply(encode(cohort.donors, bundle.covariates))
     donors, usage = donors_of(cohort, None, metadata), bundle.usage
     sample = bundle.classifier.pool.sample
     loader = make_loader(cohort, bundle.featurizer, sample, donors, (usage.bag_size, 1), accelerator)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from oligo_ad import tasks
-from oligo_ad.data.covariates import Covariates, read_covariates
+from oligo_ad.data.covariates import Covariates
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.featurizers import StandardisedPanel
 from oligo_ad.tasks import train
-from tests.builders import answer, assert_says, atlas, cohort, configuration, write
+from tests.builders import answer, assert_says, atlas, cohort, configuration, contrast, write
 
 DONOR, LABEL, CELL_TYPE = "Donor ID", "ADNC", "Subclass"
 
@@ -40,12 +40,12 @@ def of_donors(adata: ad.AnnData, *names: str) -> np.ndarray:
 def test_a_missing_column_is_answered_with_the_nearest_name(tmp_path: Path, column: str, field: str) -> None:
     adata = atlas()
     adata.obs = adata.obs.rename(columns={column: f"{column}s"})
-    message = answer(cohort, adata, tmp_path)
+    message = answer(contrast, adata, tmp_path)
     assert_says(message, "atlas.h5ad", f"'{column}'", f"data.{field}", f"Did you mean '{column}s'?", "Sex")
 
 
 def test_a_column_that_was_not_named_is_asked_for(tmp_path: Path) -> None:
-    message = answer(cohort, atlas(), tmp_path, "data=anndata")
+    message = answer(contrast, atlas(), tmp_path, "data=anndata")
     assert_says(message, "data.donor_key is not set", "data.donor_key='Donor ID'", "ADNC, Subclass")
 
 
@@ -62,13 +62,13 @@ def test_a_column_that_was_not_named_is_asked_for(tmp_path: Path) -> None:
 def test_a_misspelt_value_is_answered_with_the_values_and_their_counts(
     tmp_path: Path, override: str, nearest: str, values: str
 ) -> None:
-    message = answer(cohort, atlas(), tmp_path, override)
+    message = answer(contrast, atlas(), tmp_path, override)
     field = override.partition("=")[0]
     assert_says(message, field, "no nucleus has this", f"Did you mean '{nearest}'?", values)
 
 
 def test_a_value_of_both_classes_is_refused(tmp_path: Path) -> None:
-    message = answer(cohort, atlas(), tmp_path, "data.positive=[High,Not AD]")
+    message = answer(contrast, atlas(), tmp_path, "data.positive=[High,Not AD]")
     assert_says(message, "'Not AD'", "data.positive", "data.negative")
 
 
@@ -76,10 +76,10 @@ def test_a_level_without_nuclei_is_no_value(tmp_path: Path) -> None:
     adata = atlas()
     for column in (DONOR, LABEL, CELL_TYPE):
         adata.obs[column] = adata.obs[column].cat.add_categories(["Ghost", "d00"])
-    made = cohort(adata, tmp_path)
-    assert (len(made.donors), len(made.cells), len(made.excluded)) == (15, 180, 0)
+    made = contrast(adata, tmp_path)
+    assert (len(made.cohort.donors), len(made.cohort.cells), len(made.excluded)) == (15, 180, 0)
     for field in ("data.cell_types", "data.positive"):
-        message = answer(cohort, adata, tmp_path, f"{field}=Ghost")
+        message = answer(contrast, adata, tmp_path, f"{field}=Ghost")
         assert_says(message, f"{field}=Ghost", "no nucleus has this")
 
 
@@ -87,8 +87,8 @@ def test_a_level_without_nuclei_is_no_value(tmp_path: Path) -> None:
 def test_classes_may_be_numbers_or_booleans(tmp_path: Path, positive: object, negative: object) -> None:
     adata = atlas()
     adata.obs[LABEL] = np.where(adata.obs[LABEL] == "High", positive, negative)
-    made = cohort(adata, tmp_path, f"data.positive={positive}", f"data.negative={negative}")
-    assert made.donors["label"].value_counts().to_dict() == {1: 9, 0: 6}
+    made = contrast(adata, tmp_path, f"data.positive={positive}", f"data.negative={negative}")
+    assert made.labels.of_donor.value_counts().to_dict() == {1: 9, 0: 6}
 
 
 # Classes
@@ -96,26 +96,26 @@ def test_classes_may_be_numbers_or_booleans(tmp_path: Path, positive: object, ne
 
 def test_a_file_of_one_class_is_refused(tmp_path: Path) -> None:
     adata = atlas()
-    message = answer(cohort, adata[adata.obs[LABEL] == "High"].copy(), tmp_path)
+    message = answer(contrast, adata[adata.obs[LABEL] == "High"].copy(), tmp_path)
     assert_says(message, "data.negative=Not AD", "no nucleus has this ADNC", "High (216 nuclei)")
 
 
 def test_a_cell_type_of_one_class_is_refused(tmp_path: Path) -> None:
     adata = atlas()
     kept = (adata.obs[LABEL] == "High") | (adata.obs[CELL_TYPE] == "Astrocyte")
-    message = answer(cohort, adata[kept].copy(), tmp_path)
+    message = answer(contrast, adata[kept].copy(), tmp_path)
     assert_says(message, "cell type Oligodendrocyte", "ADNC = Not AD", "data.negative", "both classes")
 
 
 def test_a_class_lost_in_quality_control_is_named(tmp_path: Path) -> None:
     adata = atlas()
     adata.X.data[np.repeat(adata.obs[LABEL] == "Not AD", np.diff(adata.X.indptr))] = 0
-    message = answer(cohort, adata, tmp_path)
+    message = answer(contrast, adata, tmp_path)
     assert_says(message, "quality control", "data.min_genes=1", "data.min_nuclei=2", "Lower", "Not AD")
 
 
 def test_the_loss_of_both_classes_in_quality_control_is_told_as_such(tmp_path: Path) -> None:
-    message = answer(cohort, atlas(), tmp_path, "data.min_nuclei=500")
+    message = answer(contrast, atlas(), tmp_path, "data.min_nuclei=500")
     assert_says(message, "quality control", "data.min_nuclei=500", "Lower")
     assert "of the other" not in message
 
@@ -124,7 +124,7 @@ def test_the_loss_of_both_classes_in_quality_control_is_told_as_such(tmp_path: P
 
 
 def test_a_donor_with_two_labels_is_named(tmp_path: Path) -> None:
-    message = answer(cohort, relabelled(LABEL, [0], "Not AD"), tmp_path)
+    message = answer(contrast, relabelled(LABEL, [0], "Not AD"), tmp_path)
     assert_says(message, "donor D00", "two labels in ADNC", "Not AD", "High")
 
 
@@ -136,7 +136,7 @@ def test_nuclei_without_a_donor_are_left_out_and_counted(tmp_path: Path, missing
 
 
 def test_a_file_without_any_donor_id_is_answered_with_the_column(tmp_path: Path) -> None:
-    message = answer(cohort, relabelled(DONOR, slice(None), "unknown"), tmp_path)
+    message = answer(contrast, relabelled(DONOR, slice(None), "unknown"), tmp_path)
     assert_says(message, "Donor ID", "data.donor_key")
 
 
@@ -152,13 +152,13 @@ def test_donor_ids_may_be_numbers(tmp_path: Path, missing: int) -> None:
 
 @pytest.mark.parametrize("twin", ["D00 ", " D00", "D 00", "d00"])
 def test_donor_ids_that_differ_by_blanks_or_case_are_refused(tmp_path: Path, twin: str) -> None:
-    message = answer(cohort, relabelled(DONOR, [0], twin), tmp_path)
+    message = answer(contrast, relabelled(DONOR, [0], twin), tmp_path)
     assert_says(message, f"'{twin}'", "'D00'", "blanks or case", "Give each donor one id")
 
 
 def test_reference_donors_are_excluded_and_counted(tmp_path: Path) -> None:
-    made = cohort(relabelled(LABEL, of_donors(atlas(), "D00", "D14"), "Reference"), tmp_path)
-    assert not {"D00", "D14"} & set(made.donors.index)
+    made = contrast(relabelled(LABEL, of_donors(atlas(), "D00", "D14"), "Reference"), tmp_path)
+    assert not {"D00", "D14"} & set(made.cohort.donors.index)
     assert made.excluded.to_dict("records") == [{"value": "Reference", "donors": 2, "nuclei": 24}]
 
 
@@ -189,9 +189,10 @@ def test_nuclei_and_genes_may_share_names(tmp_path: Path) -> None:
 def test_empty_nuclei_are_dropped_and_counted(tmp_path: Path) -> None:
     adata = atlas()
     adata.X.data[: adata.X.indptr[30]] = 0  # two nuclei of each donor; one is an oligodendrocyte
-    made = cohort(adata, tmp_path, "data.min_genes=0")
-    assert made.flow.query("step.str.startswith('quality')")["nuclei"].sum() == len(made.cells) == 165
-    assert (made.cells["total"] > 0).all()
+    made = contrast(adata, tmp_path, "data.min_genes=0")
+    nuclei = made.flow.query("step.str.startswith('quality')")["nuclei"].sum()
+    assert nuclei == len(made.cohort.cells) == 165
+    assert (made.cohort.cells["total"] > 0).all()
 
 
 def test_genes_that_do_not_vary_give_no_nan(tmp_path: Path) -> None:
@@ -222,15 +223,14 @@ def test_values_of_the_wrong_kind_are_refused(
         adata.X = adata.X.multiply(1e4 / adata.X.sum(axis=1)).tocsr()
     for _ in range(logarithms):
         adata.X = adata.X.log1p()
-    assert_says(answer(cohort, adata, tmp_path, f"data.counts={wanted}"), *words)
+    assert_says(answer(contrast, adata, tmp_path, f"data.counts={wanted}"), *words)
 
 
 # Metadata
 
 
 def covariates(folder: Path, columns: str, **obs: list[object]) -> Covariates:
-    made = cohort(atlas(**obs), folder)
-    return read_covariates(made.donors, configuration("metadata=on", f"metadata.columns={columns}").metadata)
+    return contrast(atlas(**obs), folder, "metadata=on", f"metadata.columns={columns}").covariates
 
 
 @pytest.mark.parametrize(("inexact", "read"), [("90+", 90.0), ("78 to 89 years old", 83.5)])

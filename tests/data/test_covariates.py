@@ -7,23 +7,22 @@ import pandas as pd
 import pytest
 
 from oligo_ad.config import MetadataConfig
-from oligo_ad.data.covariates import Covariates, fit_standardiser, read_covariates
+from oligo_ad.data.covariates import Covariates, encode, fit_coding, read_covariates
 from oligo_ad.errors import UserError
 
 N_POSITIVE, N_NEGATIVE = 8, 4
+LABEL = pd.Series([1] * N_POSITIVE + [0] * N_NEGATIVE, [f"D{i:02d}" for i in range(N_POSITIVE + N_NEGATIVE)])
 MIXED = ["a", "b", "c"] * 4  # tells nothing of the label
 
 
 def table(**columns: Any) -> pd.DataFrame:
     """A donor table as a cohort has it, of eight positive and four negative donors."""
-    ids = [f"D{i:02d}" for i in range(N_POSITIVE + N_NEGATIVE)]
-    label = pd.Series([1] * N_POSITIVE + [0] * N_NEGATIVE, index=ids)
-    given = {f"obs:{name}": pd.Series(values).set_axis(ids) for name, values in columns.items()}
-    return pd.DataFrame({"label": label} | given)
+    given = {f"obs:{name}": pd.Series(values).set_axis(LABEL.index) for name, values in columns.items()}
+    return pd.DataFrame(given, index=LABEL.index)
 
 
 def read(donors: pd.DataFrame, *names: str, allow: bool = False) -> Covariates:
-    return read_covariates(donors, MetadataConfig(columns=names, fusion={}, allow_label_derived=allow))
+    return read_covariates(donors, LABEL, MetadataConfig(columns=names, fusion={}, allow_label_derived=allow))
 
 
 @pytest.mark.parametrize(
@@ -83,20 +82,20 @@ def test_what_is_unknown_becomes_the_mean_beside_an_indicator(unknown: object) -
     assert found.values.columns.tolist() == ["sex=Female", "sex=Male"]
     assert found.values["sex=Male"].isna().tolist() == [True] + [False] * 10 + [True]
     assert any("unknown for 2 donors" in note for note in found.notes)
-    ready = fit_standardiser(found.values, tuple(donors.index)).apply(found.values)
+    ready = fit_coding(found.values, tuple(donors.index)).apply(found.values)
     assert ready.columns.tolist() == ["sex=Female", "sex=Male", "sex=Female unknown", "sex=Male unknown"]
     assert ready.loc[["D00", "D11"], "sex=Male"].tolist() == [0, 0]
     assert ready["sex=Male unknown"].tolist() == [1] + [0] * 10 + [1]
     assert not ready.isna().any(axis=None)
 
 
-def test_the_standardiser_is_fitted_on_training_donors_alone() -> None:
+def test_the_coding_is_fitted_on_training_donors_alone() -> None:
     values = read(table(PMI=[5.0 * i % 12 for i in range(12)], Sex=MIXED), "pmi", "sex").values
     train = ("D01", "D04", "D06", "D10")
     changed = values.copy()
     changed.loc[~changed.index.isin(train)] = [1e6, np.nan, -3.0, 8.0]
-    fitted = fit_standardiser(values, train)
-    pd.testing.assert_frame_equal(fitted.apply(values), fit_standardiser(changed, train).apply(values))
+    fitted = fit_coding(values, train)
+    pd.testing.assert_frame_equal(fitted.apply(values), fit_coding(changed, train).apply(values))
     known = fitted.apply(values).loc[list(train), "pmi"]
     assert known.mean() == pytest.approx(0, abs=1e-6)
     assert known.std(ddof=0) == pytest.approx(1, abs=1e-6)
@@ -107,13 +106,23 @@ def test_a_category_that_only_a_test_donor_has_leaves_no_trace() -> None:
     ready = []
     for levels in (usual, odd):
         values = read(table(Method=levels), "Method").values
-        ready.append(fit_standardiser(values, tuple(values.index[:-1])).apply(values).iloc[:-1])
+        ready.append(fit_coding(values, tuple(values.index[:-1])).apply(values).iloc[:-1])
     pd.testing.assert_frame_equal(*ready)
+
+
+def test_a_level_that_no_donor_of_another_file_has_is_zero_and_an_absent_column_is_unknown() -> None:
+    here = read(table(Sex=["Male", "Female"] * 6, PMI=[5.0 * i % 12 for i in range(12)]), "sex", "pmi").values
+    coding = fit_coding(here, tuple(here.index))
+    there = encode(table(Sex=["Male", "unknown", *["Male"] * 10]), ("sex", "pmi"))
+    ready, male = coding.apply(there), coding.apply(here).loc["D00"]
+    assert ready.loc["D00", ["sex=Female", "sex=Male"]].tolist() == male[["sex=Female", "sex=Male"]].tolist()
+    assert ready.loc["D01"].tolist() == [0, 0, 0]
+    assert ready["pmi"].tolist() == [0] * 12
 
 
 def test_a_column_constant_or_unknown_in_training_is_left_out() -> None:
     values = pd.DataFrame({"pmi": [np.nan, np.nan, 5.0], "age": [80.0, 80.0, 90.0]}, index=["a", "b", "c"])
-    assert fit_standardiser(values, ("a", "b")).apply(values).shape == (3, 0)
+    assert fit_coding(values, ("a", "b")).apply(values).shape == (3, 0)
 
 
 DREAM = [

@@ -1,6 +1,5 @@
 """What a network reads of a nucleus: fitted on training donors, gathered in a known order."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,9 +13,8 @@ import torch
 
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError
-from oligo_ad.inputs.batch import Batch, Tokens
+from oligo_ad.inputs.batch import Tokens
 from oligo_ad.inputs.featurizers import ExpressedPanel, Featurizer, StandardisedPanel
-from oligo_ad.inputs.loader import Loader, Share, _home
 from oligo_ad.inputs.panel import choose_genes, most_dispersed
 from tests import builders
 
@@ -247,154 +245,3 @@ def test_a_dense_batch_is_the_same_by_a_compiled_loop_and_by_tensor_operations(c
     longest = int(tokens.offsets.diff()[rows].max())
     assert torch.equal(tokens.dense(rows, longest, background), wanted)
     assert torch.equal(tokens._scattered(rows, longest, background), wanted)
-
-
-@pytest.mark.parametrize(("free", "home"), [(399, "cpu"), (400, "cuda")])
-def test_cells_stay_on_the_gpu_if_they_take_at_most_half_of_what_is_free(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, free: int, home: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1000))
-    with caplog.at_level(logging.INFO):
-        assert _home(200, torch.device("cuda")).type == home
-    assert ("too large for cuda" in caplog.text) == (home == "cpu")
-
-
-@pytest.fixture(scope="module")
-def loader(cohort: Cohort) -> Callable[..., Loader]:
-    featurizer = ExpressedPanel(n_genes=15).fit(cohort, TRAIN)
-    tokens, label = featurizer.tokens(cohort), cohort.cells["label"].to_numpy()
-    metadata, donor = np.arange(2.0 * len(label)).reshape(-1, 2), cohort.cells["donor"].to_numpy(str)
-
-    def make(rank: int = 0, of: int = 1) -> Loader:
-        return Loader(featurizer, tokens, metadata, label, donor, CPU, Share(rank, of))
-
-    return make
-
-
-def cells_of(batches: list[Batch]) -> list[list[int]]:
-    return [batch.index.tolist() for batch in batches]
-
-
-def test_a_batch_holds_what_belongs_to_its_cells(cohort: Cohort, loader: Callable[..., Loader]) -> None:
-    rows = np.arange(20, 60)
-    (batch, *_) = loader().shuffled(rows, 8, seed=0, epoch=0)
-    index = batch.index.numpy()
-    assert set(index) <= set(rows)
-    assert batch.label.tolist() == cohort.cells["label"].to_numpy()[index].tolist()
-    assert batch.metadata.tolist() == [[2.0 * i, 2.0 * i + 1] for i in index]
-    assert [part.dtype for part in batch] == [
-        torch.int64,
-        torch.float32,
-        torch.bool,
-        torch.float32,
-        torch.float32,
-        torch.int64,
-    ]
-    assert batch.mask.sum(dim=1).max() == batch.mask.shape[1]
-
-
-def many_lengths(padded: bool) -> tuple[Loader, np.ndarray]:
-    """20,000 cells whose lengths vary as those of real nuclei do, and these lengths."""
-    length = np.random.default_rng(0).lognormal(5.7, 0.3, 20_000).astype(int)
-    offsets = np.concatenate([[0], np.cumsum(length)])
-    featurizer = ExpressedPanel() if padded else StandardisedPanel()
-    # Only lengths matter here: every cell reads the same few values.
-    tokens = Tokens(torch.from_numpy(offsets), torch.zeros(1), torch.zeros(1))
-    nothing = np.zeros((len(length), 0))
-    return Loader(featurizer, tokens, nothing, length * 0, length.astype(str), CPU, Share()), length
-
-
-def lengths_of_batches(padded: bool, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    loader, length = many_lengths(padded)
-    monkeypatch.setattr(loader, "_take", lambda rows, epoch: length[rows.numpy()])
-    return list(loader.shuffled(np.arange(len(length)), 32, 0, 1))  # type: ignore[arg-type]
-
-
-def test_padding_is_at_most_two_percent_where_batches_are_padded(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = lengths_of_batches(True, monkeypatch)
-    needed, made = sum(b.sum() for b in batches), sum(b.max() * len(b) for b in batches)
-    assert made / needed <= 1.02
-    mixed = lengths_of_batches(False, monkeypatch)
-    assert sum(b.max() * len(b) for b in mixed) / sum(b.sum() for b in mixed) > 1.5
-
-
-def test_long_and_short_batches_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    means = [batch.mean() for batch in lengths_of_batches(True, monkeypatch)]
-    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.2
-
-
-def test_the_order_is_a_function_of_seed_and_epoch(loader: Callable[..., Loader]) -> None:
-    rows = np.arange(5, 70)
-
-    def order(seed: int, epoch: int) -> list[list[int]]:
-        return cells_of(list(loader().shuffled(rows, 16, seed, epoch)))
-
-    assert order(0, 1) == order(0, 1)
-    orders = [order(seed, epoch) for seed in range(3) for epoch in range(3)]
-    assert all(one != other for i, one in enumerate(orders) for other in orders[:i])
-
-
-def test_the_global_random_state_is_neither_used_nor_changed(loader: Callable[..., Loader]) -> None:
-    torch.manual_seed(1)
-    first = cells_of(list(loader().shuffled(np.arange(64), 16, 0, 0)))
-    drawn = torch.rand(1)
-    torch.manual_seed(1)
-    assert torch.rand(1) == drawn
-    torch.manual_seed(2)
-    assert cells_of(list(loader().shuffled(np.arange(64), 16, 0, 0))) == first
-
-
-def test_an_epoch_shows_no_cell_twice_and_leaves_out_less_than_a_batch(loader: Callable[..., Loader]) -> None:
-    rows = np.arange(3, 73)
-    batches = cells_of(list(loader().shuffled(rows, 16, 0, 0)))
-    seen = [cell for batch in batches for cell in batch]
-    assert [len(batch) for batch in batches] == [16] * 4 == [16] * loader().n_batches(rows, 16)
-    assert len(set(seen)) == len(seen)
-    assert set(seen) <= set(rows.tolist())
-
-
-@pytest.mark.parametrize("of", [2, 4])
-def test_shares_together_see_exactly_the_batches_of_one(loader: Callable[..., Loader], of: int) -> None:
-    rows = np.arange(70)
-    alone = cells_of(list(loader().shuffled(rows, 16, 3, 2)))
-    shares = [cells_of(list(loader(rank, of).shuffled(rows, 16, 3, 2))) for rank in range(of)]
-    for whole, *parts in zip(alone, *shares, strict=True):
-        assert sorted(whole) == sorted(cell for part in parts for cell in part)
-        assert {len(part) for part in parts} == {16 // of}
-
-
-def test_by_donor_covers_each_row_once_and_mixes_no_donors(
-    cohort: Cohort, loader: Callable[..., Loader]
-) -> None:
-    rows = np.arange(7, 100)
-    batches = cells_of(list(loader().by_donor(rows, 5)))
-    assert sorted(cell for batch in batches for cell in batch) == rows.tolist()
-    donor = cohort.cells["donor"].to_numpy()
-    assert all(len(set(donor[batch])) == 1 for batch in batches)
-    assert max(len(batch) for batch in batches) == 5
-
-
-def test_shares_by_donor_take_as_many_each_and_repeat_only_the_last_cell(
-    cohort: Cohort, loader: Callable[..., Loader]
-) -> None:
-    rows = np.arange(7, 100)
-    alone = cells_of(list(loader().by_donor(rows, 5)))
-    shares = [cells_of(list(loader(rank, 2).by_donor(rows, 5))) for rank in range(2)]
-    for whole, first, second in zip(alone, *shares, strict=True):
-        assert len(first) == len(second)
-        together = [cell for pair in zip(first, second, strict=True) for cell in pair]
-        assert together == whole + whole[-1:] * (len(whole) % 2)
-
-
-def test_a_nucleus_without_a_gene_of_the_panel_is_an_empty_set(cohort: Cohort) -> None:
-    counts = builders.counts(cohort)
-    counts[0, :30] = 0
-    bare = builders.exchanged(cohort, counts)
-    panel = [f"GENE{i}" for i in range(10)]
-    featurizer = ExpressedPanel().restore(panel, {})
-    label, donor = bare.cells["label"].to_numpy(), bare.cells["donor"].to_numpy(str)
-    metadata = np.zeros((len(label), 0))
-    loader = Loader(featurizer, featurizer.tokens(bare), metadata, label, donor, CPU, Share())
-    (batch,) = loader.by_donor(np.array([0]), 4)
-    assert batch.mask.tolist() == [[False]]
-    assert batch.metadata.shape == (1, 0)

@@ -10,7 +10,7 @@ import pytest
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.split import Fold, make_folds
 from oligo_ad.results.alarms import alarms
-from oligo_ad.results.evaluation import FoldPrediction, Outcome, evaluate
+from oligo_ad.results.evaluation import Evaluation, evaluate
 from tests import builders
 
 SPLIT = builders.configuration("split=cv", "split.folds=3").split
@@ -38,17 +38,22 @@ def result(
     baseline: np.ndarray | None = None,
     folds: list[Fold] | None = None,
     label_derived: tuple[str, ...] = (),
-) -> Outcome:
-    """The outcome of a model that gives these probabilities to all nuclei of the cohort.
+) -> Evaluation:
+    """What a model is worth that gives these probabilities to all nuclei of the cohort.
 
     `baseline` [donors]: what a baseline gives to the donors, in the order of the cohort.
     """
-    folds = folds or make_folds(cohort.donors["label"], SPLIT)
-    train = test if train is None else train
-    predictions = []
-    for fold in folds:
-        rows, known = cohort.rows_of(fold.test), cohort.rows_of(fold.train)
-        predictions.append(FoldPrediction(fold, threshold, rows, test[rows], known, train[known]))
+    label = builders.labels(cohort, 24)
+    folds = folds or make_folds(label, SPLIT)
+    parts = {"test": test, "train": test if train is None else train}
+    predictions = [
+        cohort.cells.iloc[rows][["donor", "barcode"]].assign(
+            fold=fold.number, part=part, logit=np.log(given[rows] / (1 - given[rows]))
+        )
+        for fold in folds
+        for part, given in parts.items()
+        for rows in [cohort.rows_of(getattr(fold, part))]
+    ]
     scored = pd.Series(
         np.full(len(cohort.donors), 0.5) if baseline is None else baseline, cohort.donors.index
     )
@@ -56,43 +61,50 @@ def result(
         pd.DataFrame({"fold": fold.number, "donor": fold.test, "rival": scored[list(fold.test)].to_numpy()})
         for fold in folds
     ]
-    return evaluate(cohort, predictions, pd.concat(tables), EVALUATION, 0, label_derived)
+    histories = [builders.history(fold, threshold) for fold in folds]
+    donors = cohort.donors[["nuclei"]].assign(label=label)
+    given = pd.concat(predictions, ignore_index=True)
+    return evaluate(given, histories, pd.concat(tables), donors, EVALUATION, 0, label_derived)
+
+
+def label_of_nuclei(cohort: Cohort) -> np.ndarray:
+    return builders.labels(cohort, 24)[cohort.cells["donor"]].to_numpy()
 
 
 def good(cohort: Cohort) -> np.ndarray:
-    return weak_signal(cohort.cells["label"].to_numpy(), 1.0)
+    return weak_signal(label_of_nuclei(cohort), 1.0)
 
 
 def test_a_good_result_rings_no_alarm(cohort: Cohort) -> None:
-    outcome = result(cohort, good(cohort))
-    assert alarms(outcome) == []
-    assert outcome.headline > 0.9
-    assert outcome.best_baseline == "rival"
-    assert outcome.gain == pytest.approx(outcome.headline - 0.5)
+    evaluation = result(cohort, good(cohort))
+    assert alarms(evaluation) == []
+    assert evaluation.headline > 0.9
+    assert evaluation.best_baseline == "rival"
+    assert evaluation.gain == pytest.approx(evaluation.headline - 0.5)
 
 
 def meaningless(cohort: Cohort) -> np.ndarray:
     return np.random.default_rng(4).random(len(cohort.cells))
 
 
-def remembers(cohort: Cohort) -> Outcome:
-    return result(cohort, meaningless(cohort), train=weak_signal(cohort.cells["label"].to_numpy(), 3.0))
+def remembers(cohort: Cohort) -> Evaluation:
+    return result(cohort, meaningless(cohort), train=weak_signal(label_of_nuclei(cohort), 3.0))
 
 
-def contradicts(cohort: Cohort) -> Outcome:
+def contradicts(cohort: Cohort) -> Evaluation:
     """Most pairs of donors are in the right order, but only three negatives pass the threshold."""
-    label = cohort.donors["label"]
+    label = builders.labels(cohort, 24)
     score = label.map({1: 0.4, 0: 0.1})
     score[label.index[label == 0][:3]] = 0.9
     return result(cohort, score[cohort.cells["donor"]].to_numpy())
 
 
-def few_donors(cohort: Cohort) -> Outcome:
-    (fold,) = make_folds(cohort.donors["label"], replace(SPLIT, kind="holdout", test_fraction=0.4))
+def few_donors(cohort: Cohort) -> Evaluation:
+    (fold,) = make_folds(builders.labels(cohort, 24), replace(SPLIT, kind="holdout", test_fraction=0.4))
     return result(cohort, good(cohort), folds=[fold])
 
 
-CONSTRUCTED: dict[str, tuple[Callable[[Cohort], Outcome], str]] = {
+CONSTRUCTED: dict[str, tuple[Callable[[Cohort], Evaluation], str]] = {
     "label-derived metadata": (
         lambda c: result(c, good(c), label_derived=("Braak",)),
         "give the label away were used: Braak",
@@ -113,7 +125,7 @@ CONSTRUCTED: dict[str, tuple[Callable[[Cohort], Outcome], str]] = {
     ),
     "few donors": (few_donors, "one donor moves every number"),
     "a baseline does better": (
-        lambda c: result(c, good(c), baseline=c.donors["label"].to_numpy(float)),
+        lambda c: result(c, good(c), baseline=builders.labels(c, 24).to_numpy(float)),
         "The baseline 'rival' does as well or better",
     ),
 }

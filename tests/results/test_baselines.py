@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.split import Fold, make_folds
-from oligo_ad.results.baselines import MEANING, score_baselines
+from oligo_ad.results.baselines import MEANING, Baselines
 from tests import builders
 
 SPLIT = builders.configuration("split=cv", "split.folds=2").split
@@ -32,29 +32,39 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     return builders.cohort(adata, tmp_path_factory.mktemp("baselines"))
 
 
+def score_baselines(
+    cohort: Cohort, given: pd.DataFrame, folds: list[Fold], label: pd.Series | None = None
+) -> pd.DataFrame:
+    baselines = Baselines(cohort, labels(cohort) if label is None else label, given, seed=0)
+    return pd.concat([baselines.score(fold) for fold in folds], ignore_index=True)
+
+
+def labels(cohort: Cohort) -> pd.Series:
+    """The first 14 donors of 24 are positive."""
+    return builders.labels(cohort, 14)
+
+
 @pytest.fixture(scope="module")
 def folds(cohort: Cohort) -> list[Fold]:
-    return make_folds(cohort.donors["label"], SPLIT)
+    return make_folds(labels(cohort), SPLIT)
 
 
 @pytest.fixture(scope="module")
 def scored(cohort: Cohort, folds: list[Fold]) -> pd.DataFrame:
-    return score_baselines(cohort, covariates(cohort), folds, 0)
+    return score_baselines(cohort, covariates(cohort), folds)
 
 
 def covariates(cohort: Cohort, informative: bool = False) -> pd.DataFrame:
     """Age, unknown for the first donor, which follows the label if it is to be informative."""
     age = np.random.default_rng(0).normal(80, 5, len(cohort.donors))
-    age += 20 * cohort.donors["label"].to_numpy() * informative
+    age += 20 * labels(cohort).to_numpy() * informative
     age[0] = np.nan
     return pd.DataFrame({"age": age}, index=cohort.donors.index)
 
 
 def auroc(scored: pd.DataFrame, name: str, cohort: Cohort) -> float:
     """Mean over folds."""
-    parts = [
-        roc_auc_score(cohort.donors["label"][part["donor"]], part[name]) for _, part in scored.groupby("fold")
-    ]
+    parts = [roc_auc_score(labels(cohort)[part["donor"]], part[name]) for _, part in scored.groupby("fold")]
     return float(np.mean(parts))
 
 
@@ -66,18 +76,19 @@ def test_every_test_donor_of_every_fold_is_scored_once(scored: pd.DataFrame, fol
 
 
 def test_without_covariates_there_is_no_such_baseline(cohort: Cohort, folds: list[Fold]) -> None:
-    scored = score_baselines(cohort, covariates(cohort)[[]], folds[:1], 0)
+    scored = score_baselines(cohort, covariates(cohort)[[]], folds[:1])
     assert "covariates" not in scored
     assert "pseudobulk" in scored
 
 
-@pytest.mark.parametrize(("n_positive", "n_negative", "said"), [(9, 6, 1.0), (6, 9, 0.0)])
+@pytest.mark.parametrize(("n_positive", "n_negative", "commoner"), [(9, 6, 1.0), (6, 9, 0.0)])
 def test_majority_names_the_commoner_class_of_the_known_donors(
-    tmp_path: Path, n_positive: int, n_negative: int, said: float
+    tmp_path: Path, n_positive: int, n_negative: int, commoner: float
 ) -> None:
     small = builders.cohort(builders.atlas(n_positive, n_negative, nuclei=4, genes=20), tmp_path)
-    folds = make_folds(small.donors["label"], replace(SPLIT, folds=2))
-    assert (score_baselines(small, covariates(small)[[]], folds, 0)["majority"] == said).all()
+    label = builders.labels(small, n_positive)
+    folds = make_folds(label, replace(SPLIT, folds=2))
+    assert (score_baselines(small, covariates(small)[[]], folds, label)["majority"] == commoner).all()
 
 
 def test_pseudobulk_finds_a_planted_effect(cohort: Cohort, scored: pd.DataFrame) -> None:
@@ -88,12 +99,12 @@ def test_pseudobulk_finds_a_planted_effect(cohort: Cohort, scored: pd.DataFrame)
 
 def test_pseudobulk_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
     null = builders.cohort(builders.atlas(14, 10, nuclei=16, genes=50, seed=1), tmp_path)
-    scored = score_baselines(null, covariates(null), make_folds(null.donors["label"], SPLIT), 0)
+    scored = score_baselines(null, covariates(null), make_folds(labels(null), SPLIT))
     assert 0.15 < auroc(scored, "pseudobulk", null) < 0.8
 
 
 def test_covariates_find_what_they_tell(cohort: Cohort, folds: list[Fold]) -> None:
-    scored = score_baselines(cohort, covariates(cohort, informative=True), folds, 0)
+    scored = score_baselines(cohort, covariates(cohort, informative=True), folds)
     assert auroc(scored, "covariates", cohort) > 0.9
 
 
@@ -104,51 +115,51 @@ def test_depth_finds_a_difference_in_depth_that_pseudobulk_does_not_see(
     positive = (adata.obs["ADNC"] == "High").to_numpy()
     adata.X = sp.csr_matrix(adata.X.multiply(np.where(positive, 3, 1)[:, None]).astype(np.float32))
     deep = builders.cohort(adata, tmp_path)
-    scored = score_baselines(deep, covariates(deep), folds, 0)
+    scored = score_baselines(deep, covariates(deep), folds)
     assert auroc(scored, "depth", deep) > 0.9
     assert auroc(scored, "pseudobulk", deep) < 0.8
 
 
-def poisoned(cohort: Cohort, donor: str) -> Cohort:
+def poisoned(cohort: Cohort, donor: str) -> tuple[Cohort, pd.Series]:
     """The same cohort, but this donor's counts and label are changed beyond recognition."""
     mine = (cohort.cells["donor"] == donor).to_numpy()
     counts = builders.counts(cohort)
     counts[mine] = np.arange(counts.shape[1], dtype=np.float32)[::-1] * 1000
-    changed = builders.exchanged(cohort, counts)
-    cells, donors = changed.cells, cohort.donors.copy()
-    cells.loc[mine, "label"] = 1 - cells.loc[mine, "label"]
-    donors.loc[donor, "label"] = 1 - donors.loc[donor, "label"]
-    return replace(changed, donors=donors)
+    label = labels(cohort)
+    label[donor] = 1 - label[donor]
+    return builders.exchanged(cohort, counts), label
 
 
 def test_a_test_donor_has_no_influence_on_the_scores_of_others(cohort: Cohort, folds: list[Fold]) -> None:
     donor = folds[0].test[0]
     given = covariates(cohort)
-    clean = score_baselines(cohort, given, folds[:1], 0).set_index("donor")
+    clean = score_baselines(cohort, given, folds[:1]).set_index("donor")
     given = given.copy()
     given.loc[donor] = 1e6
-    changed = score_baselines(poisoned(cohort, donor), given, folds[:1], 0).set_index("donor")
+    other, label = poisoned(cohort, donor)
+    changed = score_baselines(other, given, folds[:1], label).set_index("donor")
     pd.testing.assert_frame_equal(clean.drop(donor), changed.drop(donor), check_exact=True)
     own = ["covariates", "depth", "pseudobulk"]
     assert (clean.loc[donor, own] != changed.loc[donor, own]).all()
 
 
 def test_a_known_donor_has_influence(cohort: Cohort, folds: list[Fold]) -> None:
-    clean = score_baselines(cohort, covariates(cohort), folds[:1], 0)
-    changed = score_baselines(poisoned(cohort, folds[0].train[0]), covariates(cohort), folds[:1], 0)
+    clean = score_baselines(cohort, covariates(cohort), folds[:1])
+    other, label = poisoned(cohort, folds[0].train[0])
+    changed = score_baselines(other, covariates(cohort), folds[:1], label)
     assert (clean["pseudobulk"] != changed["pseudobulk"]).any()
 
 
 def test_a_fold_is_scored_alike_alone_and_among_others(
     cohort: Cohort, folds: list[Fold], scored: pd.DataFrame
 ) -> None:
-    alone = score_baselines(cohort, covariates(cohort), folds[1:2], 0)
+    alone = score_baselines(cohort, covariates(cohort), folds[1:2])
     among = scored[scored["fold"] == folds[1].number].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, among, check_exact=True)
 
 
 def test_a_file_of_log_values_has_baselines_too(cohort: Cohort, folds: list[Fold]) -> None:
     logged = builders.exchanged(cohort, builders.log_values(cohort), "log")
-    scored = score_baselines(logged, covariates(cohort), folds, 0)
+    scored = score_baselines(logged, covariates(cohort), folds)
     assert auroc(scored, "pseudobulk", cohort) > 0.9
     assert scored["depth"].notna().all()

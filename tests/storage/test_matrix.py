@@ -39,7 +39,7 @@ def written(rows: sp.csr_matrix, folder: Path, cuts: list[int], keep: np.ndarray
 
 
 def dense(cells: CellMatrix) -> np.ndarray:
-    return cells.rows(0, cells.shape[0]).toarray()
+    return cells.columns(np.arange(cells.n_genes)).toarray()
 
 
 # Any rows, any of them kept: their lengths, which are kept, where blocks are cut, values moved at once.
@@ -63,7 +63,8 @@ def test_exactly_the_rows_to_be_kept_are_kept(
         assert cells.shape == expected.shape
         np.testing.assert_array_equal(cells.data, expected.data)
         np.testing.assert_array_equal(cells.indices, expected.indices)
-        np.testing.assert_array_equal(cells.indptr, expected.indptr)
+        np.testing.assert_array_equal(cells.starts, expected.indptr[:-1])
+        np.testing.assert_array_equal(cells.stops, expected.indptr[1:])
         size = (Path(folder) / FILES[0]).stat().st_size
         assert size - 4 * expected.nnz == (Path(folder) / FILES[1]).stat().st_size - 2 * expected.nnz == 128
 
@@ -86,7 +87,7 @@ def test_gene_indices_are_small_where_the_last_gene_fits(tmp_path: Path, n_genes
     cells = written(sp.csr_matrix(([1.0, 2.0, 3.0], places), shape=(2, n_genes)), tmp_path, [1])
     assert cells.indices.dtype == dtype
     assert cells.indices.tolist() == places[1]
-    assert cells.shape == cells.rows(0, 2).shape == (2, n_genes)
+    assert cells.shape == (2, n_genes)
     assert cells.columns(np.array([n_genes - 1, 0])).toarray().tolist() == [[2, 1], [3, 0]]
 
 
@@ -98,23 +99,24 @@ def test_values_of_any_kind_are_written_as_float32(tmp_path: Path, kind: type) -
     np.testing.assert_array_equal(dense(cells), rows.toarray())
 
 
-def test_rows_are_those_of_scipy_and_a_copy(tmp_path: Path) -> None:
+def test_some_rows_are_those_of_scipy_and_copy_no_value(tmp_path: Path) -> None:
     rows = counts(30)
     cells = written(rows, tmp_path, [])
-    for first, last in ((0, 30), (3, 4), (1, 2), (9, 21), (30, 30)):
-        part = cells.rows(first, last)
-        assert part.has_canonical_format
-        np.testing.assert_array_equal(part.toarray(), rows[first:last].toarray())
-    part = cells.rows(0, 30)
-    part.data[:] = -1
-    np.testing.assert_array_equal(dense(cells), rows.toarray())
+    for some in ([*range(30)], [3], [1, 5, 2], [*range(9, 21)], []):
+        part = cells.of(np.array(some, int))
+        assert part.shape == (len(some), GENES)
+        assert part.data is cells.data
+        np.testing.assert_array_equal(dense(part), rows[some].toarray())
+    again = cells.of(np.array([4, 9, 2])).of(np.array([2, 0]))
+    np.testing.assert_array_equal(dense(again), rows[[2, 4]].toarray())
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, GENES - 1), unique=True), st.integers(0, 20))
 def test_columns_are_those_of_scipy_in_any_order(genes: list[int], seed: int) -> None:
     rows = counts(30, seed)
-    cells = CellMatrix(rows.data, rows.indices.astype(np.uint16), rows.indptr.astype(np.int64), GENES)
+    pointers = rows.indptr.astype(np.int64)
+    cells = CellMatrix(rows.data, rows.indices.astype(np.uint16), pointers[:-1], pointers[1:], GENES)
     found = cells.columns(np.array(genes, int))
     assert found.dtype == np.float32
     assert found.shape == (30, len(genes))

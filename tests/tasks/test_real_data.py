@@ -8,10 +8,8 @@ import pytest
 import scanpy as sc
 
 from oligo_ad.config import Config
-from oligo_ad.data.cohort import build
-from oligo_ad.data.split import make_folds
+from oligo_ad.data.contrast import open_contrast
 from oligo_ad.inputs.panel import choose_genes
-from oligo_ad.storage.atlas import open_atlas
 from oligo_ad.tasks.inspect import describe
 from tests.builders import CONF, configuration
 
@@ -37,21 +35,19 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_microglia_of_eighteen_donors_are_read_as_raw_counts(config: Config, tmp_path: Path) -> None:
-    with open_atlas(FILE) as atlas:
-        cohort = build(atlas, config.data, tmp_path)
-    assert cohort.expression.content == "counts"
-    assert cohort.donors["label"].value_counts().to_dict() == {1: 9, 0: 9}
-    assert cohort.flow.query("step == 'in the file'")["nuclei"].sum() == 6111
-    assert len(make_folds(cohort.donors["label"], config.split)) == 5
+    contrast = open_contrast(config.data, config.split, config.metadata, tmp_path)
+    assert contrast.cohort.expression.content == "counts"
+    assert contrast.labels.of_donor.value_counts().to_dict() == {1: 9, 0: 9}
+    assert contrast.flow.query("step == 'in the file'")["nuclei"].sum() == 6111
+    assert len(contrast.folds) == 5
 
 
 @pytest.mark.parametrize("n_genes", [100, 2_000])
 def test_the_most_dispersed_genes_of_training_donors_are_scanpys(
     config: Config, tmp_path: Path, n_genes: int
 ) -> None:
-    with open_atlas(FILE) as atlas:
-        cohort = build(atlas, config.data, tmp_path)
-    train = make_folds(cohort.donors["label"], config.split)[0].train
+    contrast = open_contrast(config.data, config.split, config.metadata, tmp_path)
+    cohort, train = contrast.cohort, contrast.folds[0].train
     adata = ad.read_h5ad(FILE)
     nuclei = adata[(adata.obs["cell_type"] == "Microglia") & adata.obs["donor_id"].isin(train)].copy()
     nuclei.X = nuclei.X.astype(np.float64)

@@ -14,9 +14,9 @@ import pytest
 import scipy.sparse as sp
 from anndata.io import write_elem
 
-from oligo_ad.config import MetadataConfig
-from oligo_ad.data.cohort import Cohort, gene_names
-from oligo_ad.data.covariates import read_covariates
+from oligo_ad.data.cohort import gene_names
+from oligo_ad.data.contrast import Contrast, prepared_cohort
+from oligo_ad.data.covariates import encode
 from oligo_ad.storage.atlas import open_atlas
 from tests import builders
 
@@ -147,26 +147,27 @@ Release = Callable[[Path], Path]
 every_release = pytest.mark.parametrize("release", [dream, allen, cellxgene], ids=lambda r: r.__name__)
 
 
-def read(release: Release, folder: Path) -> Cohort:
-    return builders.read(release(folder))
+def read(release: Release, folder: Path) -> Contrast:
+    return builders.compared(release(folder))
 
 
 @every_release
 def test_counts_donors_and_labels_are_those_of_the_source(release: Release, tmp_path: Path) -> None:
-    cohort, source = read(release, tmp_path), nuclei()
+    contrast, source = read(release, tmp_path), nuclei()
+    cohort, label = contrast.cohort, contrast.labels.of_donor
     wanted = source[source.obs["level"].isin(list(TAKEN)) & (source.obs["type"] == "Oligodendrocyte")]
     assert cohort.expression.content == "counts"
     np.testing.assert_array_equal(builders.counts(cohort), wanted.X.toarray())
     assert cohort.cells["barcode"].tolist() == wanted.obs_names.tolist()
     assert cohort.cells["donor"].tolist() == wanted.obs["donor"].tolist()
-    assert cohort.cells["label"].tolist() == (wanted.obs["level"] == "High").astype(int).tolist()
-    assert cohort.donors["label"].value_counts().to_dict() == {1: 5, 0: 4}
+    assert label[cohort.cells["donor"]].tolist() == (wanted.obs["level"] == "High").astype(int).tolist()
+    assert label.value_counts().to_dict() == {1: 5, 0: 4}
     assert cohort.cells["total"].tolist() == np.asarray(wanted.X.sum(axis=1)).ravel().tolist()
 
 
 @every_release
 def test_values_are_normalised_from_the_counts(release: Release, tmp_path: Path) -> None:
-    cohort = read(release, tmp_path)
+    cohort = read(release, tmp_path).cohort
     assert "as recomputed" in cohort.expression.says
     expected = logged(nuclei())[cohort.cells["barcode"]].X
     assert abs(builders.log_values(cohort) - expected).max() < 1e-5
@@ -174,24 +175,24 @@ def test_values_are_normalised_from_the_counts(release: Release, tmp_path: Path)
 
 @every_release
 def test_every_excluded_donor_and_nucleus_is_counted_at_its_step(release: Release, tmp_path: Path) -> None:
-    cohort = read(release, tmp_path)
-    flow = cohort.flow.set_index(["step", "class"])
-    steps = list(cohort.flow["step"].drop_duplicates())
+    contrast = read(release, tmp_path)
+    flow = contrast.flow.set_index(["step", "class"])
+    steps = list(contrast.flow["step"].drop_duplicates())
     assert [step.split()[0] for step in steps] == ["in", "cell", "label", "quality"]
     for step, share in zip(steps, (NUCLEI, NUCLEI // 2, NUCLEI // 2, NUCLEI // 2), strict=True):
         left_out = N_DONORS - sum(TAKEN.values()) if step in steps[:2] else 0
         expected = {"positive": 5, "negative": 4, "excluded": left_out}
         assert flow.loc[step, "donors"].to_dict() == expected
         assert flow.loc[step, "nuclei"].to_dict() == {name: n * share for name, n in expected.items()}
-    told = cohort.excluded.set_index("value")
+    excluded = contrast.excluded.set_index("value")
     expected = {"Low": 3, "Intermediate": 2, "Reference": 1, "missing": 1}
-    assert told["donors"].to_dict() == expected
-    assert told["nuclei"].to_dict() == {value: n * NUCLEI // 2 for value, n in expected.items()}
+    assert excluded["donors"].to_dict() == expected
+    assert excluded["nuclei"].to_dict() == {value: n * NUCLEI // 2 for value, n in expected.items()}
 
 
 @every_release
 def test_symbols_and_ensembl_ids_are_told_apart(release: Release, tmp_path: Path) -> None:
-    genes = read(release, tmp_path).genes
+    genes = read(release, tmp_path).cohort.genes
     assert genes["symbol"].tolist() == SYMBOLS
     assert genes["name"].tolist() == (ENSEMBL if release is cellxgene else SYMBOLS)
     if release is allen:
@@ -202,9 +203,8 @@ def test_symbols_and_ensembl_ids_are_told_apart(release: Release, tmp_path: Path
 
 @every_release
 def test_the_usual_covariates_are_found(release: Release, tmp_path: Path) -> None:
-    donors = read(release, tmp_path).donors
-    config = MetadataConfig(columns=("age", "sex"), fusion={}, allow_label_derived=False)
-    values = read_covariates(donors, config).values
+    donors = read(release, tmp_path).cohort.donors
+    values = encode(donors, ("age", "sex"))
     ages = {
         dream: AGES[:9].tolist(),
         allen: [AGES[i] if i % 3 else 90.0 for i in range(9)],
@@ -220,18 +220,17 @@ def test_columns_with_a_slash_in_their_name_are_read(tmp_path: Path) -> None:
     with open_atlas(path) as atlas:
         assert set(NESTED) <= set(atlas.columns)
         assert (atlas.column(NESTED[0]).to_numpy() == "Yes").tolist() == first_of_three.tolist()
-    cohort = builders.read(path)
-    assert cohort.donors[f"obs:{NESTED[0]}"].tolist() == ["Yes", "No", "No"] * 3
-    config = MetadataConfig(columns=("Hispanic/Latino",), fusion={}, allow_label_derived=False)
-    assert (
-        read_covariates(cohort.donors, config).values["Hispanic/Latino=Yes"].tolist() == [1.0, 0.0, 0.0] * 3
-    )
+    donors = builders.compared(path).cohort.donors
+    assert donors[f"obs:{NESTED[0]}"].tolist() == ["Yes", "No", "No"] * 3
+    values = encode(donors, ("Hispanic/Latino",))
+    assert values["Hispanic/Latino=Yes"].tolist() == [1.0, 0.0, 0.0] * 3
 
 
 def test_what_varies_within_a_donor_is_no_donor_column(tmp_path: Path) -> None:
-    assert "obs:Supertype" not in read(dream, tmp_path).donors
-    assert {"obs:Sex", "obs:Age at Death", "obs:Braak"} <= set(read(dream, tmp_path).donors)
-    assert "obs:Doublet score" not in read(allen, tmp_path).donors
+    donors = read(dream, tmp_path).cohort.donors
+    assert "obs:Supertype" not in donors
+    assert {"obs:Sex", "obs:Age at Death", "obs:Braak"} <= set(donors)
+    assert "obs:Doublet score" not in read(allen, tmp_path).cohort.donors
 
 
 def test_poor_nuclei_and_donors_with_few_good_ones_are_left_out(tmp_path: Path) -> None:
@@ -242,10 +241,13 @@ def test_poor_nuclei_and_donors_with_few_good_ones_are_left_out(tmp_path: Path) 
     poor = [*rows["D00"][:2], *rows["D05"][:4]]
     counts[poor, 2:] = 0
     adata.X = sp.csr_matrix(counts)
-    cohort = builders.cohort(adata, tmp_path, "data.min_genes=3", "data.min_nuclei=4")
+    contrast = builders.contrast(
+        adata, tmp_path, "data.min_genes=3", "data.min_nuclei=4", "split.test_fraction=0.3"
+    )
+    cohort, flow = contrast.cohort, contrast.flow
     assert cohort.donors["nuclei"].to_dict() == {f"D{i:02d}": 4 if i == 0 else 6 for i in range(8) if i != 5}
     assert not set(cohort.cells["barcode"]) & set(adata.obs_names[poor])
-    last = cohort.flow.set_index(["step", "class"]).loc[cohort.flow["step"].iloc[-1]]
+    last = flow.set_index(["step", "class"]).loc[flow["step"].iloc[-1]]
     assert last["donors"].to_dict() == {"positive": 4, "negative": 3, "excluded": 0}
     assert last["nuclei"].to_dict() == {"positive": 22, "negative": 18, "excluded": 0}
 

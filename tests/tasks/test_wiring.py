@@ -14,14 +14,12 @@ import pytest
 
 from oligo_ad import tasks
 from oligo_ad.config import Config
-from oligo_ad.data import covariates as metadata
-from oligo_ad.data.cohort import Cohort
+from oligo_ad.data import covariates
 from oligo_ad.data.split import make_folds
 from oligo_ad.inputs.featurizers import StandardisedPanel
-from oligo_ad.inputs.loader import Loader
+from oligo_ad.inputs.loader import NucleusLoader
 from oligo_ad.models.classifier import Classifier
 from oligo_ad.results import report
-from oligo_ad.results.evaluation import FoldPrediction
 from oligo_ad.tasks import train
 from oligo_ad.training import fit as fitting
 from tests.builders import atlas, configuration, write
@@ -32,7 +30,7 @@ Run = Callable[[ad.AnnData, str], Path]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run on an atlas, without pictures; returns the run directory."""
-    monkeypatch.setattr(report, "draw", lambda story: {})
+    monkeypatch.setattr(report, "draw", lambda run: {})
 
     def start(adata: ad.AnnData, name: str) -> Path:
         folder = tmp_path / name
@@ -80,7 +78,8 @@ def check_that_a_ruined_test_donor_changes_nothing_else(run: Run) -> None:
     others = [table[table["donor"] != victim][columns] for table in (cells(before), cells(after))]
     assert len(others[0]) > 0
     pd.testing.assert_frame_equal(*others, check_exact=True)
-    assert (before / "model.safetensors").read_bytes() == (after / "model.safetensors").read_bytes()
+    models = [(folder / "folds/1/model.safetensors").read_bytes() for folder in (before, after)]
+    assert models[0] == models[1]
 
 
 def check_that_predictions_cover_exactly_the_test_donors(run: Run) -> None:
@@ -94,10 +93,11 @@ def check_that_predictions_cover_exactly_the_test_donors(run: Run) -> None:
 
 def check_that_fitting_never_sees_a_test_donor(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     adata, seen = atlas(seed=3), set()
+    ids = np.unique(adata.obs["Donor ID"].astype(str))
     panel_fit, standardise, shuffled = (
         StandardisedPanel.fit,
-        train.fit_standardiser,
-        Loader.shuffled,
+        train.fit_coding,
+        NucleusLoader.shuffled,
     )
 
     def spy_on_panel(self, cohort, train):  # type: ignore[no-untyped-def]
@@ -110,12 +110,12 @@ def check_that_fitting_never_sees_a_test_donor(run: Run, monkeypatch: pytest.Mon
 
     def spy_on_batches(self, rows, *order, **named):  # type: ignore[no-untyped-def]
         for batch in shuffled(self, rows, *order, **named):
-            seen.update(self._donor[batch.index.numpy()])
+            seen.update(ids[self.donor[batch.index.numpy()]])
             yield batch
 
     monkeypatch.setattr(StandardisedPanel, "fit", spy_on_panel)
-    monkeypatch.setattr(train, "fit_standardiser", spy_on_metadata)
-    monkeypatch.setattr(Loader, "shuffled", spy_on_batches)
+    monkeypatch.setattr(train, "fit_coding", spy_on_metadata)
+    monkeypatch.setattr(NucleusLoader, "shuffled", spy_on_batches)
     run(adata, "watched")
     assert seen
     assert not seen & test_donors(adata)
@@ -125,9 +125,9 @@ def check_that_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     kept: list[tuple[fitting.Fitted, dict[str, float]]] = []
     original = train.fit
 
-    def spy(classifier, loader, those, config, seed, accelerator, *how):  # type: ignore[no-untyped-def]
-        fitted = original(classifier, loader, those, config, seed, accelerator, *how)
-        again = fitting._validate(fitted.model, loader, those, 16, fitted.pos_weight, accelerator)
+    def spy(classifier, loader, samples, config, seed, accelerator, *how):  # type: ignore[no-untyped-def]
+        fitted = original(classifier, loader, samples, config, seed, accelerator, *how)
+        again = fitting._validate(fitted.model, loader, samples, 16, fitted.pos_weight, accelerator)
         kept.append((fitted, again))
         return fitted
 
@@ -169,12 +169,12 @@ def test_a_featurizer_fitted_on_all_nuclei_is_caught(run: Run, monkeypatch: pyte
 
 
 def test_training_on_test_donors_is_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Cohort.rows_of
+    honest = NucleusLoader.samples_of
     monkeypatch.setattr(
-        Cohort,
-        "rows_of",
+        NucleusLoader,
+        "samples_of",
         lambda self, donors: (
-            np.arange(len(self.cells)) if 2 * len(donors) > len(self.donors) else honest(self, donors)
+            np.arange(len(self.donor)) if 2 * len(donors) > self.donor.max() + 1 else honest(self, donors)
         ),
     )
     with pytest.raises(AssertionError):
@@ -184,19 +184,20 @@ def test_training_on_test_donors_is_caught(run: Run, monkeypatch: pytest.MonkeyP
 def test_metadata_fitted_on_all_donors_are_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         train,
-        "fit_standardiser",
-        lambda values, train: metadata.fit_standardiser(values, tuple(values.index)),
+        "fit_coding",
+        lambda values, train: covariates.fit_coding(values, tuple(values.index)),
     )
     with pytest.raises(AssertionError):
         check_that_a_ruined_test_donor_changes_nothing_else(run)
 
 
 def test_scoring_training_nuclei_is_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def confused(**parts):  # type: ignore[no-untyped-def]
-        swapped = {"test": parts["train"], "test_probability": parts["train_probability"]}
-        return FoldPrediction(**(parts | swapped))
+    honest = train.prediction_table
 
-    monkeypatch.setattr(train, "FoldPrediction", confused)
+    def confused(cohort, loader, samples, logit):  # type: ignore[no-untyped-def]
+        return honest(cohort, loader, np.sort(samples)[::-1] % 40, logit)
+
+    monkeypatch.setattr(train, "prediction_table", confused)
     with pytest.raises(AssertionError):
         check_that_predictions_cover_exactly_the_test_donors(run)
 
