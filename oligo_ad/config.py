@@ -236,7 +236,7 @@ def _flat(value: Any, prefix: str = "") -> Any:
 
 
 # What the command itself reads; a run's configuration is without it.
-OF_COMMAND = ("sweep", "rerun", "run")
+COMMAND_FIELDS = ("sweep", "rerun", "run")
 Checked = TypeVar("Checked")
 
 
@@ -249,7 +249,7 @@ def read(composed: DictConfig) -> Config:
     if "sweep" in composed:
         read_sweep(composed)
     given = _plain(composed)
-    return _checked(Config, {name: value for name, value in given.items() if name not in OF_COMMAND})
+    return _checked(Config, {name: value for name, value in given.items() if name not in COMMAND_FIELDS})
 
 
 def read_sweep(composed: DictConfig) -> SweepConfig:
