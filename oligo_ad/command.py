@@ -167,7 +167,11 @@ def _plainly(message: str) -> str:
         legal = _choices(group)
         return f"{group}={given}: {group} is one of {', '.join(legal)}.{nearest(given, legal)}"
     if key := re.search(r"[Cc]ould not override '([\w./@ -]+)'", message):
-        hint = nearest(key[1], set(_fields()) - {key[1]})
+        fields = set(_fields())
+        tasks = [f"task={name}" for name in _choices("task") if key[1] in _fields(f"task={name}")]
+        if tasks and key[1] not in fields:
+            return f"{key[1]} is a field of {tasks[0]}: add {tasks[0]}, or leave {key[1]} out."
+        hint = nearest(key[1], fields - {key[1]})
         return f"There is no field '{key[1]}'.{hint} `python run.py --help` lists every field."
     if "override must be a string" in message:
         nulled = [group.name for group in _groups() if f"{group.name}=null" in sys.argv]
@@ -180,7 +184,7 @@ def _plainly(message: str) -> str:
     return message
 
 
-def _fields() -> list[str]:
+def _fields(*overrides: str) -> list[str]:
     """Every name that may stand before `=` on the command line."""
 
     def walk(node: DictConfig, prefix: str) -> list[str]:
@@ -190,7 +194,7 @@ def _fields() -> list[str]:
             names += [name, *(walk(value, name + ".") if isinstance(value, DictConfig) else ())]
         return names
 
-    return walk(_compose([]), "") + [folder.name for folder in _groups()]
+    return walk(_compose(list(overrides)), "") + [folder.name for folder in _groups()]
 
 
 def _compose(overrides: list[str]) -> DictConfig:

@@ -19,7 +19,7 @@ import hydra.utils
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from oligo_ad.config import explain
+from oligo_ad.checking import explain
 from oligo_ad.errors import UserError, listing, nearest
 
 HOMES = ("oligo_ad.inputs.", "oligo_ad.models.", "oligo_ad.training.schedule")

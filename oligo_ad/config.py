@@ -6,16 +6,14 @@ schedule) stays a mapping with a `_target_`; `components.py` checks it against t
 names. The defaults live in `conf/`: a field without one here has it there.
 """
 
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from omegaconf import DictConfig
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from oligo_ad.errors import UserError, nearest
+from oligo_ad.checking import checked, plain
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -250,8 +248,7 @@ def _flat(value: Any, prefix: str = "") -> Any:
 
 
 # What the command itself reads; a run's configuration is without it.
-OF_COMMAND = ("sweep", "rerun", "run")
-Checked = TypeVar("Checked")
+COMMAND_FIELDS = ("sweep", "rerun", "run")
 
 
 def read(composed: DictConfig) -> Config:
@@ -262,8 +259,8 @@ def read(composed: DictConfig) -> Config:
     """
     if "sweep" in composed:
         read_sweep(composed)
-    given = _plain(composed)
-    return _checked(Config, {name: value for name, value in given.items() if name not in OF_COMMAND})
+    given = plain(composed)
+    return checked(Config, {name: value for name, value in given.items() if name not in COMMAND_FIELDS})
 
 
 def read_sweep(composed: DictConfig) -> SweepConfig:
@@ -272,68 +269,4 @@ def read_sweep(composed: DictConfig) -> SweepConfig:
     Raises:
         UserError: as `read`.
     """
-    return _checked(SweepConfig, _plain(composed.sweep), under="sweep")
-
-
-def _plain(composed: DictConfig) -> dict[str, Any]:
-    try:
-        plain = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {error.msg}") from None
-    assert isinstance(plain, dict)
-    return {str(name): value for name, value in plain.items()}
-
-
-def _checked(wanted: type[Checked], given: dict[str, Any], under: str = "") -> Checked:
-    try:
-        return TypeAdapter(wanted).validate_python(given)
-    except ValidationError as error:
-        raise UserError("\n".join(explain(error, under, wanted))) from None
-
-
-def explain(error: ValidationError, under: str = "", root: type = Config) -> list[str]:
-    """One line for each wrong field: `fit.epochs=abc: should be a valid integer`.
-
-    Args:
-        error: what was found in the fields of `root`.
-        under: where these fields stand in the configuration.
-        root: a dataclass.
-    """
-    messages: dict[str, list[str]] = {}
-    for found in error.errors():
-        path, context = _path(found["loc"]), found.get("ctx", {})
-        given = context.get("tag", found["input"])
-        legal = context.get("expected", context.get("expected_tags", ""))
-        legal = legal.replace("'", "").replace(" or ", ", ")
-        hint = nearest(given, legal.split(", ")) if legal else ""
-        if found["type"] == "unexpected_keyword_argument":
-            hint = nearest(path[-1], _siblings(root, path))
-        field = ".".join([*under.split("."), *path]).strip(".")
-        messages.setdefault(f"{field}={given}", []).append(found["msg"].removeprefix("Input ") + "." + hint)
-    return [f"{field}: {' Or it '.join(those)}" for field, those in messages.items()]
-
-
-def _path(location: tuple[int | str, ...]) -> list[str]:
-    """The field, without pydantic's tags for the members of a union."""
-    tags = ("constrained-", "literal[", "is-instance[", "list[", "tuple[")
-    types = ("float", "int", "str", "bool")
-    parts = [str(part) for part in location]
-    if parts[0:1] == ["task"] and len(parts) > 2:
-        del parts[1]  # the name of the task
-    return [part for part in parts if part not in types and not part.startswith(tags)]
-
-
-def _siblings(root: type, path: list[str]) -> list[str]:
-    """The fields that may stand where the last one of a path stands."""
-    classes = [root]
-    for part in path[:-1]:
-        inside = [field.type for outer in classes for field in fields(outer) if field.name == part]
-        classes = [found for kind in inside for found in _dataclasses(kind)]
-    return [field.name for found in classes for field in fields(found)]
-
-
-def _dataclasses(kind: Any) -> list[Any]:
-    """The dataclasses that a type names: itself, or the members of a union."""
-    if is_dataclass(kind):
-        return [kind]
-    return [found for inner in get_args(kind) for found in _dataclasses(inner)]
+    return checked(SweepConfig, plain(composed.sweep), under="sweep")

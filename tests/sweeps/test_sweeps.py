@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from oligo_ad import tasks
+from oligo_ad.config import SweepConfig, ValidateTask, read_sweep
 from oligo_ad.inputs.loader import Loader
 from oligo_ad.sweeps import search, sweep
-from oligo_ad.sweeps.search import STUDY, Pruned, watcher
-from oligo_ad.sweeps.trials import FAILURE, PRUNED, RESULT, Sweeping, Trial, fail
+from oligo_ad.sweeps.study import STUDY, Pruned, open_study, reporter
+from oligo_ad.sweeps.trials import FAILURE, PRUNED, RESULT, Trial, TrialRunner, record_failure
 from tests.builders import CONF, answer, assert_says, atlas, configuration, write
 
 SEARCHES = sorted(file.stem for file in (CONF / "sweep").glob("*.yaml") if file.stem != "none")
@@ -37,7 +39,7 @@ class Launcher:
         self.batches: list[list[dict[str, str]]] = []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> None:
-        jobs = [dict(word.split("=", 1) for word in words) for words in job_overrides]
+        jobs = [dict(override.split("=", 1) for override in overrides) for overrides in job_overrides]
         self.batches.append(jobs)
         for job in jobs:
             place = self.folder / job["hydra.sweep.subdir"]
@@ -54,9 +56,9 @@ def finish(place: Path, job: dict[str, str], value: float = 0.0) -> None:
     (place / RESULT).write_text(json.dumps({"objective": {"value": value}}))
 
 
-def sweeping(folder: Path, ending: Ending) -> tuple[Sweeping, Launcher]:
+def runner(folder: Path, ending: Ending) -> tuple[TrialRunner, Launcher]:
     launcher = Launcher(folder, ending)
-    return Sweeping(launcher, folder), launcher  # type: ignore[arg-type]
+    return TrialRunner(launcher, folder), launcher  # type: ignore[arg-type]
 
 
 # Grids
@@ -65,11 +67,11 @@ def sweeping(folder: Path, ending: Ending) -> tuple[Sweeping, Launcher]:
 def test_a_grid_has_a_trial_for_every_combination_numbered_in_order() -> None:
     context = SimpleNamespace(config_loader=None)
     trials = sweep.grid(context, ["model=mlp,transformer", "seed=range(2)", "data.path='a b'"])  # type: ignore[arg-type]
-    assert [trial.place for trial in trials] == ["0", "1", "2", "3"]
-    assert [trial.words[:2] for trial in trials] == [
+    assert [trial.subdir for trial in trials] == ["0", "1", "2", "3"]
+    assert [trial.overrides[:2] for trial in trials] == [
         [f"model={model}", f"seed={seed}"] for model in ("mlp", "transformer") for seed in (0, 1)
     ]
-    assert {trial.words[2] for trial in trials} == {"data.path='a b'"}
+    assert {trial.overrides[2] for trial in trials} == {"data.path='a b'"}
 
 
 def test_what_has_ended_is_not_run_again_and_what_was_interrupted_starts_anew(tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ def test_what_has_ended_is_not_run_again_and_what_was_interrupted_starts_anew(tm
         (tmp_path / place / mark).write_text("{}")
     (tmp_path / "3").mkdir()
     (tmp_path / "3" / "run.log").write_text("left by a killed process")
-    ours, launcher = sweeping(tmp_path, finish)
+    ours, launcher = runner(tmp_path, finish)
     ours.run([Trial(str(n), [f"seed={n}"]) for n in range(5)])
     assert [job["hydra.sweep.subdir"] for job in launcher.jobs] == ["3", "4"]
     assert not (tmp_path / "3" / "run.log").exists()
@@ -87,7 +89,7 @@ def test_what_has_ended_is_not_run_again_and_what_was_interrupted_starts_anew(tm
 
 
 def test_a_trial_whose_process_died_is_recorded_as_failed(tmp_path: Path) -> None:
-    ours, _ = sweeping(tmp_path, lambda place, job: None)
+    ours, _ = runner(tmp_path, lambda place, job: None)
     ours.run([Trial("0", ["seed=0"])])
     assert_says(json.loads((tmp_path / "0" / FAILURE).read_text())["message"], "killed, or out of memory")
 
@@ -98,7 +100,7 @@ def test_a_launcher_that_breaks_off_loses_the_trial_that_broke_it_only(tmp_path:
             raise RuntimeError("a worker was killed")
         finish(place, job)
 
-    ours, launcher = sweeping(tmp_path, broken_by_the_second)
+    ours, launcher = runner(tmp_path, broken_by_the_second)
     ours.run([Trial(str(n), [f"seed={n}"]) for n in range(4)])
     assert [(tmp_path / str(n) / RESULT).exists() for n in range(4)] == [True, False, True, True]
     assert_says((tmp_path / "1" / FAILURE).read_text(), "a worker was killed")
@@ -106,32 +108,45 @@ def test_a_launcher_that_breaks_off_loses_the_trial_that_broke_it_only(tmp_path:
 
 
 def test_a_launcher_that_starts_nothing_is_told_of(tmp_path: Path) -> None:
-    ours, _ = sweeping(tmp_path, finish)
+    ours, _ = runner(tmp_path, finish)
     ours._launcher = SimpleNamespace(launch=lambda *_, **__: 1 / 0)  # type: ignore[assignment]
     assert_says(answer(ours.run, [Trial("0", ["seed=0"])]), "no trial could be started", "ZeroDivisionError")
 
 
-def sweep_config(folder: Path, resume: str | None = None) -> DictConfig:
-    hydra = {"sweep": {"dir": str(folder)}, "overrides": {"hydra": []}}
-    return OmegaConf.create({"sweep": {"resume": resume}, "hydra": hydra})
+def sweep_settings(**changed: Any) -> SweepConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return replace(read_sweep(compose("config")), **changed)
+
+
+def hydra_config(folder: Path) -> DictConfig:
+    hydra = {"sweep": {"dir": str(folder)}, "overrides": {"hydra": []}, "launcher": {"_target_": "basic"}}
+    return OmegaConf.create({"hydra": hydra})
+
+
+def test_a_sweep_directory_is_the_same_for_all_its_processes(tmp_path: Path) -> None:
+    config = hydra_config(tmp_path)
+    assert sweep._directory(config, sweep_settings()) == tmp_path
+    assert config.hydra.overrides.hydra == [f'hydra.sweep.dir="{tmp_path}"']
+    (tmp_path / sweep.PLAN).write_text("{}")
+    again = hydra_config(Path("elsewhere"))
+    assert sweep._directory(again, sweep_settings(resume=str(tmp_path))) == tmp_path
+    assert again.hydra.sweep.dir == str(tmp_path)
+    assert_says(answer(sweep._directory, again, sweep_settings(resume="nothing")), "there is no sweep")
+    assert not Path("nothing").exists()
 
 
 def test_a_sweep_directory_holds_one_sweep(tmp_path: Path) -> None:
-    config = sweep_config(tmp_path)
-    assert sweep._directory(config, ["seed=1,2"]) == tmp_path
-    assert config.hydra.overrides.hydra == [f'hydra.sweep.dir="{tmp_path}"']
-    assert_says(answer(sweep._directory, sweep_config(tmp_path), ["seed=1,2"]), f"sweep.resume={tmp_path}")
-    again = sweep_config(Path("elsewhere"), resume=str(tmp_path))
-    assert sweep._directory(again, ["seed=1,2"]) == tmp_path
-    assert again.hydra.sweep.dir == str(tmp_path)
+    sweep._record_command(tmp_path, ["seed=1,2"], resumed=False)
+    said = answer(lambda: sweep._record_command(tmp_path, ["seed=1,2"], resumed=False))
+    assert_says(said, f"sweep.resume={tmp_path}")
+    sweep._record_command(tmp_path, ["seed=1,2"], resumed=True)
+    assert [file.name for file in tmp_path.iterdir()] == [sweep.PLAN]
 
 
 def test_a_sweep_is_resumed_by_the_same_command_only(tmp_path: Path) -> None:
-    sweep._directory(sweep_config(tmp_path), ["seed=1,2", "model=mlp"])
-    other = sweep_config(tmp_path, resume=str(tmp_path))
-    said = answer(sweep._directory, other, ["seed=1,2,3", "model=mlp"])
+    sweep._record_command(tmp_path, ["seed=1,2", "model=mlp"], resumed=False)
+    said = answer(lambda: sweep._record_command(tmp_path, ["seed=1,2,3", "model=mlp"], resumed=True))
     assert_says(said, f"python run.py -m seed=1,2 model=mlp sweep.resume={tmp_path}")
-    assert_says(answer(sweep._directory, sweep_config(tmp_path, resume="nothing"), []), "there is no sweep")
 
 
 def test_ray_listens_on_this_machine_only_unless_it_is_told_of_a_cluster(
@@ -172,12 +187,12 @@ def test_values_are_written_as_on_the_command_line(written: str, wanted: Any) ->
 
 def test_what_cannot_be_searched_is_refused() -> None:
     assert_says(answer(search._distribution, OverridesParser.create(), "seed", "3"), "sweep.space.seed=3")
-    said = answer(search._space, OmegaConf.create({}), ["model=mlp,transformer"])
+    said = answer(search._space, {}, ["model=mlp,transformer"])
     assert_says(said, "model=mlp,transformer lists values")
 
 
 def test_a_field_given_on_the_command_line_is_not_searched() -> None:
-    space = search._space(OmegaConf.create({"seed": "range(3)", "fit.clip": "choice(1,2)"}), ["seed=1"])
+    space = search._space({"seed": "range(3)", "fit.clip": "choice(1,2)"}, ["seed=1"])
     assert list(space) == ["fit.clip"]
 
 
@@ -185,7 +200,7 @@ def test_a_field_given_on_the_command_line_is_not_searched() -> None:
 def test_every_search_is_over_fields_of_its_model(name: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=[f"model={name}", f"sweep={name}"])
-    space = search._space(composed.sweep.space, [])
+    space = search._space(read_sweep(composed).space, [])
     assert set(space) == set(composed.sweep.space)
     for field in space:
         # None is what it raises for a field that is not there; some fields are null.
@@ -194,16 +209,14 @@ def test_every_search_is_over_fields_of_its_model(name: str) -> None:
         assert last in OmegaConf.select(composed, parent), field
 
 
-def settings(tmp_path: Path, **changed: Any) -> DictConfig:
-    space = {"fit.optimizer.lr": "tag(log, interval(1e-4, 1.0))", "fit.clip": "choice(1,2)"}
-    sweep_settings = {
-        "name": "test", "space": space, "trials": 6, "hours": None, "seeds": [0, 1], "objective": "loss",
-        "parallel": 1, "sampler": "tpe", "prune": True, "startup": 3, "resume": None,
-    }  # fmt: skip
-    split = {"kind": "holdout", "folds": 2, "repeats": 1, "file": None}
-    for key, value in changed.items():
-        (split if key in split else sweep_settings)[key] = value
-    return OmegaConf.create({"sweep": sweep_settings, "split": split})
+SPACE = {"fit.optimizer.lr": "tag(log, interval(1e-4, 1.0))", "fit.clip": "choice(1,2)"}
+
+
+def run_search(ours: TrialRunner, kind: str = "holdout", **changed: Any) -> None:
+    """A search of six trials over two seeds, started with data=demo."""
+    settings = sweep_settings(**({"space": SPACE, "trials": 6, "seeds": (0, 1), "startup": 3} | changed))
+    split = OmegaConf.create({"kind": kind, "folds": 2, "repeats": 1, "file": None})
+    search.search(ours, settings, split, ["data=demo"])
 
 
 def best_near_a_hundredth(place: Path, job: dict[str, str]) -> None:
@@ -211,13 +224,12 @@ def best_near_a_hundredth(place: Path, job: dict[str, str]) -> None:
 
 
 def test_the_best_on_validation_donors_is_tested_once_at_the_end(tmp_path: Path) -> None:
-    ours, launcher = sweeping(tmp_path, best_near_a_hundredth)
-    search.search(ours, settings(tmp_path), ["data=demo", "sweep=test", "sweep.trials=6"])
+    ours, launcher = runner(tmp_path, best_near_a_hundredth)
+    run_search(ours)
     *trials, last = launcher.jobs
     assert len(trials) == 6
-    assert all(job["task"] == "validate" and job["sweep.seeds"] == "[0,1]" for job in trials)
-    assert "task" not in last
-    assert not any(key.startswith("sweep") for key in last)
+    assert all(job["task"] == "validate" and job["task.seeds"] == "[0,1]" for job in trials)
+    assert not any(key.startswith(("task", "sweep")) for key in last)
     best = min(trials, key=lambda job: abs(float(job["fit.optimizer.lr"]) - 0.01))
     for key in ("fit.optimizer.lr", "fit.clip"):
         assert last[key] == best[key]
@@ -225,8 +237,8 @@ def test_the_best_on_validation_donors_is_tested_once_at_the_end(tmp_path: Path)
 
 
 def test_with_crossed_folds_each_outer_fold_has_a_search_of_its_own(tmp_path: Path) -> None:
-    ours, launcher = sweeping(tmp_path, best_near_a_hundredth)
-    search.search(ours, settings(tmp_path, kind="cv", trials=3), ["data=demo"])
+    ours, launcher = runner(tmp_path, best_near_a_hundredth)
+    run_search(ours, kind="cv", trials=3)
     assert [job["split.only"] for job in launcher.jobs] == ["1"] * 3 + ["2"] * 3 + ["1", "2"]
     assert [job.get("task") for job in launcher.jobs] == ["validate"] * 6 + [None] * 2
     places = [job["hydra.sweep.subdir"] for job in launcher.jobs]
@@ -235,34 +247,34 @@ def test_with_crossed_folds_each_outer_fold_has_a_search_of_its_own(tmp_path: Pa
 
 def test_a_search_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     def die_at_the_third(place: Path, job: dict[str, str]) -> None:
-        if job.get("sweep.trial") == "2":
+        if job.get("task.trial") == "2":
             raise KeyboardInterrupt
         best_near_a_hundredth(place, job)
 
-    ours, before = sweeping(tmp_path, die_at_the_third)
+    ours, before = runner(tmp_path, die_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        search.search(ours, settings(tmp_path), ["data=demo"])
-    ours, after = sweeping(tmp_path, best_near_a_hundredth)
-    search.search(ours, settings(tmp_path), ["data=demo"])
-    assert [job.get("sweep.trial") for job in before.jobs] == ["0", "1", "2"]
-    assert [job.get("sweep.trial") for job in after.jobs] == ["2", "3", "4", "5", None]
+        run_search(ours)
+    ours, after = runner(tmp_path, best_near_a_hundredth)
+    run_search(ours)
+    assert [job.get("task.trial") for job in before.jobs] == ["0", "1", "2"]
+    assert [job.get("task.trial") for job in after.jobs] == ["2", "3", "4", "5", None]
     assert after.jobs[0] == before.jobs[2]
-    ours, idle = sweeping(tmp_path, best_near_a_hundredth)
-    search.search(ours, settings(tmp_path), ["data=demo"])
+    ours, idle = runner(tmp_path, best_near_a_hundredth)
+    run_search(ours)
     assert idle.jobs == []
 
 
 def test_failed_and_pruned_trials_are_told_to_the_study_and_the_others_go_on(tmp_path: Path) -> None:
     def some_fail(place: Path, job: dict[str, str]) -> None:
-        if job.get("sweep.trial") == "1":
-            fail(place, "the loss became nan")
-        elif job.get("sweep.trial") == "3":
+        if job.get("task.trial") == "1":
+            record_failure(place, "the loss became nan")
+        elif job.get("task.trial") == "3":
             (place / PRUNED).write_text("{}")
         else:
             best_near_a_hundredth(place, job)
 
-    ours, _ = sweeping(tmp_path, some_fail)
-    search.search(ours, settings(tmp_path), ["data=demo"])
+    ours, _ = runner(tmp_path, some_fail)
+    run_search(ours)
     study = optuna.load_study(storage=f"sqlite:///{tmp_path / STUDY}", study_name="fold_1")
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE", "FAIL", "COMPLETE", "PRUNED", "COMPLETE", "COMPLETE"]
@@ -270,36 +282,61 @@ def test_failed_and_pruned_trials_are_told_to_the_study_and_the_others_go_on(tmp
 
 
 def test_nothing_is_tested_when_no_trial_finished(tmp_path: Path) -> None:
-    ours, launcher = sweeping(tmp_path, lambda place, job: fail(place, "out of memory"))
-    said = answer(search.search, ours, settings(tmp_path, trials=2), ["data=demo"])
+    ours, launcher = runner(tmp_path, lambda place, job: record_failure(place, "out of memory"))
+    said = answer(lambda: run_search(ours, trials=2))
     assert_says(said, "no trial", "nothing can be chosen")
     assert len(launcher.jobs) == 2
 
 
 def test_parallel_trials_are_launched_together_and_time_ends_a_search(tmp_path: Path) -> None:
-    ours, launcher = sweeping(tmp_path, best_near_a_hundredth)
-    search.search(ours, settings(tmp_path, parallel=4), ["data=demo"])
+    ours, launcher = runner(tmp_path, best_near_a_hundredth)
+    run_search(ours, parallel=4)
     assert [len(batch) for batch in launcher.batches] == [4, 2, 1]
     (tmp_path / "short").mkdir()
-    ours, _ = sweeping(tmp_path / "short", best_near_a_hundredth)
-    said = answer(search.search, ours, settings(tmp_path, hours=1e-9), ["data=demo"])
+    ours, _ = runner(tmp_path / "short", best_near_a_hundredth)
+    said = answer(lambda: run_search(ours, hours=1e-9))
     assert_says(said, "no trial")
 
 
-def test_a_trial_is_pruned_below_the_median_of_earlier_ones(tmp_path: Path) -> None:
-    config = configuration("data=sea_ad", f"sweep.study={tmp_path / STUDY}", "sweep.startup=2").sweep
-    study = search.open_study(tmp_path / STUDY, "fold_1", config)
+def test_a_trial_knows_its_study_its_number_and_how_it_is_searched(tmp_path: Path) -> None:
+    ours, launcher = runner(tmp_path, best_near_a_hundredth)
+    run_search(ours, trials=2, objective="cell_auroc", prune=False)
+    for number, job in enumerate(launcher.jobs[:2]):
+        words = [f"{field}={value}" for field, value in job.items() if not field.startswith("hydra")]
+        task = configuration(*words).task
+        assert isinstance(task, ValidateTask)
+        assert (task.study, task.trial) == (str(tmp_path / STUDY), number)
+        assert (task.objective, task.seeds, task.prune, task.startup) == ("cell_auroc", (0, 1), False, 3)
+
+
+def report_a_bad_trial(tmp_path: Path, *overrides: str) -> None:
+    """Three trials of two epochs, the last of them worse than the others."""
+    study = open_study(tmp_path / STUDY, 1, sweep_settings(startup=2))
     for value in (0.8, 0.9, 0.2):
         number = study.ask().number
-        watch = watcher(OmegaConf.create({**vars(config), "trial": number}), 1)  # type: ignore[arg-type]
-        watch(1, value)
-        if value == 0.2:
-            with pytest.raises(Pruned) as pruned:
-                watch(2, value)
-            assert pruned.value.value == 0.2
-        else:
-            watch(2, value)
-            study.tell(number, value)
+        words = (f"task.study={tmp_path / STUDY}", f"task.trial={number}", "task.startup=2")
+        task = configuration("task=validate", *words, *overrides).task
+        assert isinstance(task, ValidateTask)
+        report = reporter(task, 1)
+        report(1, value)
+        report(2, value)
+        study.tell(number, value)
+
+
+def test_a_trial_is_pruned_below_the_median_of_earlier_ones(tmp_path: Path) -> None:
+    with pytest.raises(Pruned) as pruned:
+        report_a_bad_trial(tmp_path)
+    assert pruned.value.value == 0.2
+
+
+def test_a_trial_goes_on_where_pruning_is_off(tmp_path: Path) -> None:
+    report_a_bad_trial(tmp_path, "task.prune=false")
+
+
+def test_a_study_that_is_not_there_is_not_made_by_a_trial(tmp_path: Path) -> None:
+    task = configuration("task=validate", f"task.study={tmp_path / STUDY}", "task.trial=0").task
+    assert_says(answer(reporter, task, 1), f"task.study={tmp_path / STUDY}", "no such file")
+    assert not list(tmp_path.iterdir())
 
 
 # Validation instead of test
@@ -322,7 +359,7 @@ def test_a_trial_predicts_no_test_donor_and_says_what_it_scored(
 
     monkeypatch.setattr(Loader, "_take", spy)
     shared = (f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", "split=cv", "split.folds=3")
-    config = configuration(*shared, "task=validate", "split.only=2", "sweep.seeds=[0,1]")
+    config = configuration(*shared, "task=validate", "split.only=2", "task.seeds=[0,1]")
     tasks.run(config, tmp_path / "run")
     split = json.loads((tmp_path / "run/split.json").read_text())
     assert [fold["number"] for fold in split["folds"]] == [2, 4]
@@ -337,6 +374,9 @@ def test_a_trial_predicts_no_test_donor_and_says_what_it_scored(
     losses = [fold["history"][fold["best_epoch"] - 1]["loss"] for fold in metrics["folds"]]
     assert metrics["objective"]["value"] == pytest.approx(-sum(losses) / 2)
     assert not (tmp_path / "run/model_fold_2.safetensors").exists()
+    saved = OmegaConf.load(tmp_path / "run/config.yaml")
+    assert "sweep" not in saved
+    assert saved.task.seeds == [0, 1]
 
 
 def test_one_fold_of_a_split_is_that_fold(path: Path, tmp_path: Path) -> None:
@@ -390,15 +430,39 @@ def test_a_sweep_from_the_command_line_ends_in_a_leaderboard_and_goes_on(
 
 
 @pytest.mark.slow
-def test_a_run_is_repeated_from_its_directory(path: Path, tmp_path: Path) -> None:
+def test_a_search_from_the_command_line_ends_in_what_it_chose_and_its_trials_can_be_repeated(
+    path: Path, tmp_path: Path
+) -> None:
+    small = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
+    few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "evaluation.bootstrap=100", "tracker=none")
+    folder = tmp_path / "sweep"
+    words = (*small, *few, "sweep=mlp", "sweep.trials=2", f"hydra.sweep.dir={folder}")
+    ended = run_py(*words, cache=tmp_path / "cache")
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / "best/1/report.html").exists()
+    for trial in (0, 1):
+        saved = OmegaConf.load(folder / str(trial) / "config.yaml")
+        assert (saved.task.study, saved.task.trial) == (str(folder / STUDY), trial)
+        assert not {"sweep", "rerun", "run"} & set(saved)
+    (folder / STUDY).unlink()
+    twice = run_py(f"rerun={folder / '1'}", f"hydra.run.dir={tmp_path / 'twice'}", cache=tmp_path / "cache")
+    assert twice.returncode == 0, twice.stderr
+    before, after = (json.loads((f / RESULT).read_text()) for f in (folder / "1", tmp_path / "twice"))
+    for part in ("headline", "objective", "donors", "cells"):
+        assert before[part] == after[part]
+
+
+@pytest.mark.slow
+def test_a_trial_of_a_grid_is_repeated_from_its_directory(path: Path, tmp_path: Path) -> None:
     words = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
     few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "evaluation.bootstrap=100", "seed=5")
-    once = run_py(*words, *few, f"hydra.run.dir={tmp_path / 'once'}", cache=tmp_path / "cache")
-    assert once.returncode == 0, once.stderr
-    twice = run_py(f"rerun={tmp_path / 'once'}", f"hydra.run.dir={tmp_path / 'twice'}", cache=tmp_path / "x")
-    assert twice.returncode == 0, twice.stderr
-    tables = (pd.read_parquet(tmp_path / name / "cells.parquet") for name in ("once", "twice"))
+    once, twice = tmp_path / "sweep/0", tmp_path / "twice"
+    ended = run_py("-m", *words, *few, f"hydra.sweep.dir={once.parent}", cache=tmp_path / "cache")
+    assert ended.returncode == 0, ended.stderr
+    ended = run_py(f"rerun={once}", f"hydra.run.dir={twice}", cache=tmp_path / "x")
+    assert ended.returncode == 0, ended.stderr
+    tables = (pd.read_parquet(folder / "cells.parquet") for folder in (once, twice))
     pd.testing.assert_frame_equal(*tables, check_exact=True)
-    refused = run_py(f"rerun={tmp_path / 'once'}", "seed=3", cache=tmp_path / "cache")
+    refused = run_py(f"rerun={once}", "seed=3", cache=tmp_path / "cache")
     assert refused.returncode == 1
     assert_says(refused.stdout + refused.stderr, "seed=3 has no use")
