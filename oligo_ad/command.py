@@ -78,9 +78,9 @@ def _job(composed: DictConfig) -> float | None:
 def _stopped(folder: Path, message: str) -> Stopped:
     """What ends a run; a sweep finds the message of a trial in its directory."""
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        from oligo_ad.sweeps.trials import record_failure
+        from oligo_ad.record import Record
 
-        record_failure(folder, message)
+        Record(folder).write_failure(message)
     return Stopped(message)
 
 

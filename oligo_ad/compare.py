@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oligo_ad.errors import UserError
+from oligo_ad.record import RESULT
 from oligo_ad.sweeps.comparison import compare, find_runs
 from oligo_ad.sweeps.leaderboard import write
-from oligo_ad.sweeps.trials import RESULT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

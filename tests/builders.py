@@ -232,7 +232,8 @@ def assert_refused(path: Path, *words: str) -> None:
 
 def assert_predicts_as_in_its_run(bundle: Bundle, cohort: Cohort, folder: Path) -> None:
     """A model read from a file gives, to the bit, the logits that its run has written down."""
-    predicted = predict_cohort(bundle, cohort, Accelerator(cpu=True)).set_index("barcode")["logit"]
-    stored = Record(folder).predictions.set_index("barcode")["logit"]
+    name = "donor" if bundle.classifier.pool.sample == "donor" else "barcode"
+    predicted = predict_cohort(bundle, cohort, Accelerator(cpu=True)).set_index(name)["logit"]
+    stored = Record(folder).predictions.set_index(name)["logit"]
     assert len(stored) > 0
     assert predicted[stored.index].equals(stored)

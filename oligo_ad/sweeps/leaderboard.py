@@ -12,6 +12,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from oligo_ad.results.report import environment, svg
+from oligo_ad.storage.shelf import write_text
 from oligo_ad.sweeps.comparison import Leaderboard
 
 log = logging.getLogger(__name__)
@@ -24,9 +25,7 @@ def write(board: Leaderboard, folder: Path) -> None:
     """Write both files, each whole or not at all, and say where they are."""
     page = render(board)
     for suffix, content in (("csv", board.table.to_csv(index=False)), ("html", page)):
-        partial = folder / f"{NAME}.partial"
-        partial.write_text(content)
-        partial.rename(folder / f"{NAME}.{suffix}")
+        write_text(folder / f"{NAME}.{suffix}", content)
     log.info("%s", summary(board, folder))
 
 

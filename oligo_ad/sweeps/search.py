@@ -18,8 +18,9 @@ from omegaconf import DictConfig
 
 from oligo_ad.config import SweepConfig
 from oligo_ad.errors import UserError
+from oligo_ad.record import Record
 from oligo_ad.sweeps.study import STUDY, open_study
-from oligo_ad.sweeps.trials import BEST, PRUNED, RESULT, Trial, TrialRunner, field_of
+from oligo_ad.sweeps.trials import BEST, Trial, TrialRunner, field_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -112,12 +113,11 @@ class _FoldSearch:
 
     def _record(self, number: int, folder: Path) -> None:
         """Record in the study what became of a trial, and log it."""
-        if (folder / RESULT).exists():
-            value = json.loads((folder / RESULT).read_text())["objective"]["value"]
-            self.study.tell(number, value)
+        record = Record(folder)
+        if record.finished:
+            self.study.tell(number, record.metrics["objective"]["value"])
         else:
-            state = "PRUNED" if (folder / PRUNED).exists() else "FAIL"
-            self.study.tell(number, state=_state(state))
+            self.study.tell(number, state=_state("PRUNED" if record.pruned else "FAIL"))
         self._log(number)
 
     def _log(self, number: int) -> None:

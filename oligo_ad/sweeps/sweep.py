@@ -19,8 +19,9 @@ from omegaconf import DictConfig, open_dict
 
 from oligo_ad.config import SweepConfig, read_sweep
 from oligo_ad.errors import UserError
-from oligo_ad.storage.shelf import claimed, published
-from oligo_ad.sweeps.trials import BEST, FAILURE, Trial, TrialRunner, field_of
+from oligo_ad.record import FAILURE
+from oligo_ad.storage.shelf import claimed, write_json
+from oligo_ad.sweeps.trials import BEST, Trial, TrialRunner, field_of
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +143,7 @@ def _record_command(folder: Path, overrides: list[str], resumed: bool) -> None:
                 f"sweep.resume={folder} was started with other words, which would make other trials. "
                 f"Type: python run.py -m {' '.join(before)} sweep.resume={folder}"
             )
-    with published(plan) as staging:
-        staging.write_text(json.dumps({"arguments": overrides}))
+    write_json(plan, {"arguments": overrides})
 
 
 def _keep_ray_local(launcher: DictConfig) -> None:

@@ -4,7 +4,6 @@
 why, pruned.json when a search stopped it. So any process may be killed at any time.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -14,11 +13,10 @@ from typing import NamedTuple
 from hydra.plugins.launcher import Launcher
 
 from oligo_ad.errors import UserError
-from oligo_ad.storage.shelf import published
+from oligo_ad.record import Record
 
 log = logging.getLogger(__name__)
 
-RESULT, FAILURE, PRUNED = "metrics.json", "failure.json", "pruned.json"
 BEST = "best"  # directory of what a search chose
 
 
@@ -43,7 +41,7 @@ class TrialRunner:
 
     def has_ended(self, trial: Trial) -> bool:
         """Whether a trial need not be run."""
-        return any((self.folder / trial.subdir / name).exists() for name in (RESULT, FAILURE, PRUNED))
+        return Record(self.folder / trial.subdir).ended
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Run those that have not ended; what an interrupted one left is removed first.
@@ -72,16 +70,9 @@ class TrialRunner:
         for trial in started:
             if not self.has_ended(trial):
                 died = f"killed, or out of memory: it ended without a result or a message. {broken}"
-                record_failure(self.folder / trial.subdir, died)
+                Record(self.folder / trial.subdir).write_failure(died)
 
 
 def field_of(override: str) -> str:
     """The field that an override sets: `fit.epochs` of `+fit.epochs=3`."""
     return override.partition("=")[0].lstrip("+~")
-
-
-def record_failure(folder: Path, message: str) -> None:
-    """Record that a trial failed, and why."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with published(folder / FAILURE) as staging:
-        staging.write_text(json.dumps({"message": message}))

@@ -46,9 +46,9 @@ class Usage:
 class Bundle:
     """A trained model, whole.
 
-    `genes`: name, symbol and Ensembl id of each gene that the featurizer reads. `covariates`: of
-    donors that it is given, by name; `coding`: how they become inputs. `pretrained`: the model it started from, without its weights. `model`, `fusion`: its
-    components, as configured.
+    `genes`: name, symbol and Ensembl id of each gene that the featurizer reads. `covariates`: what the model
+    is given of donors, by name; `coding`: how these become inputs. `model`, `fusion`: its components, as
+    configured. `pretrained`: the model it started from, without its weights.
     """
 
     classifier: Classifier

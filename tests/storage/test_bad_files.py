@@ -11,20 +11,14 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from oligo_ad import tasks
-from oligo_ad.components import component
 from oligo_ad.config import SplitConfig
 from oligo_ad.data.cache import load_cohort, source
 from oligo_ad.data.split import make_folds
 from oligo_ad.errors import UserError
-from oligo_ad.models.build import make_classifier
 from oligo_ad.results import report
 from oligo_ad.simulation import simulate as demo
-from oligo_ad.training.checkpoint import Trained, load_checkpoint, save_checkpoint
 from tests.builders import (
     answer,
     assert_refused,
@@ -237,89 +231,6 @@ def test_a_group_that_contains_itself_does_not_hang(tmp_path: Path) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-# Checkpoints
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    config = configuration("model.network.hidden=[8]")
-    made = cohort(atlas(), tmp_path)
-    featurizer = component(config.model.featurizer, "model.featurizer")().fit(made, tuple(made.donors.index))
-    classifier = make_classifier(config.model, config.metadata, None, featurizer.n_ids, 0)
-    path = tmp_path / "model.safetensors"
-    save_checkpoint(Trained(classifier, featurizer, None), config.model, config.metadata, path)
-    assert load_checkpoint(path).featurizer.gene_names == featurizer.gene_names
-    return path
-
-
-def edited(path: Path, old: str, new: str) -> None:
-    """Exchange a word of the description inside, keeping the tensors."""
-    with safe_open(path, "pt") as file:
-        about = file.metadata()["oligo_ad"]
-    assert old in about
-    save_file(load_file(path), path, metadata={"oligo_ad": about.replace(old, new)})
-
-
-def test_a_checkpoint_with_a_flipped_byte_is_refused(checkpoint: Path) -> None:
-    content = bytearray(checkpoint.read_bytes())
-    content[-5] ^= 1
-    checkpoint.write_bytes(content)
-    assert_says(answer(load_checkpoint, checkpoint), str(checkpoint), "its tensors changed")
-
-
-@pytest.mark.parametrize("keep", [0, 20, 2_000, -1])
-def test_a_truncated_checkpoint_is_refused(checkpoint: Path, keep: int) -> None:
-    checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
-    assert_says(answer(load_checkpoint, checkpoint), str(checkpoint), "no model.safetensors of a run")
-
-
-def test_a_missing_checkpoint_is_told(tmp_path: Path) -> None:
-    assert_says(answer(load_checkpoint, tmp_path / "none.safetensors"), "none.safetensors", "No such file")
-
-
-def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "other.safetensors"
-    save_file({"weight": torch.zeros(3)}, path, metadata={"format": "pt"})
-    assert_says(answer(load_checkpoint, path), str(path), "no model.safetensors of a run")
-
-
-class Code:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.trace,)
-
-
-def test_a_pickled_checkpoint_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
-    path, trace = tmp_path / "model.safetensors", tmp_path / "called"
-    torch.save(Code(trace), path)
-    assert_says(answer(load_checkpoint, path), str(path), "no model.safetensors of a run")
-    assert not trace.exists()
-
-
-def test_a_checkpoint_that_names_foreign_code_is_refused(checkpoint: Path) -> None:
-    edited(checkpoint, "oligo_ad.models.mlp.MLP", "os.system")
-    assert_says(answer(load_checkpoint, checkpoint), "model.network._target_=os.system is not allowed")
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('"hidden": [8]', '"hidden": [9]'),
-        ('"gene_names": ["GENE', '"gene_names": ["ONE", "GENE'),
-        ('"gene_names"', '"genes"'),
-        ('"featurizer"', '"featurizers"'),
-    ],
-    ids=["another architecture", "another panel", "no panel", "no featurizer"],
-)
-def test_a_checkpoint_that_does_not_fit_itself_is_refused(checkpoint: Path, old: str, new: str) -> None:
-    edited(checkpoint, old, new)
-    assert str(checkpoint) in answer(load_checkpoint, checkpoint)
-
-
 # Saved splits; the rest of what may be wrong with one is in test_split.py
 
 
@@ -388,7 +299,7 @@ def test_a_disk_that_fills_up_leaves_no_result_to_trust(
     load(path)
     small = ("model.network.hidden=[8]", "fit.epochs=1", "evaluation.baselines=false")
     config = configuration(f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", *small)
-    monkeypatch.setattr(report, "draw", lambda story: {})
+    monkeypatch.setattr(report, "draw", lambda run: {})
     monkeypatch.setattr(pd.DataFrame, "to_parquet", no_space)
     message = answer(tasks.run, config, folder)
     assert_says(message, "No space left on device", str(folder))

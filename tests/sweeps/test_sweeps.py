@@ -21,10 +21,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from oligo_ad import tasks
 from oligo_ad.config import SweepConfig, ValidateTask, read_sweep
-from oligo_ad.inputs.loader import Loader
+from oligo_ad.inputs.loader import NucleusLoader
+from oligo_ad.record import FAILURE, PRUNED, RESULT, Record
 from oligo_ad.sweeps import search, sweep
 from oligo_ad.sweeps.study import STUDY, Pruned, open_study, reporter
-from oligo_ad.sweeps.trials import FAILURE, PRUNED, RESULT, Trial, TrialRunner, record_failure
+from oligo_ad.sweeps.trials import Trial, TrialRunner
 from tests.builders import CONF, answer, assert_says, atlas, configuration, write
 
 SEARCHES = sorted(file.stem for file in (CONF / "sweep").glob("*.yaml") if file.stem != "none")
@@ -267,7 +268,7 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path: Path) -> None:
 def test_failed_and_pruned_trials_are_told_to_the_study_and_the_others_go_on(tmp_path: Path) -> None:
     def some_fail(place: Path, job: dict[str, str]) -> None:
         if job.get("task.trial") == "1":
-            record_failure(place, "the loss became nan")
+            Record(place).write_failure("the loss became nan")
         elif job.get("task.trial") == "3":
             (place / PRUNED).write_text("{}")
         else:
@@ -282,7 +283,7 @@ def test_failed_and_pruned_trials_are_told_to_the_study_and_the_others_go_on(tmp
 
 
 def test_nothing_is_tested_when_no_trial_finished(tmp_path: Path) -> None:
-    ours, launcher = runner(tmp_path, lambda place, job: record_failure(place, "out of memory"))
+    ours, launcher = runner(tmp_path, lambda place, job: Record(place).write_failure("out of memory"))
     said = answer(lambda: run_search(ours, trials=2))
     assert_says(said, "no trial", "nothing can be chosen")
     assert len(launcher.jobs) == 2
@@ -351,13 +352,14 @@ def test_a_trial_predicts_no_test_donor_and_says_what_it_scored(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[str] = set()
-    honest = Loader._take
+    honest = NucleusLoader._own
+    ids = sorted({f"D{i:02d}" for i in range(15)})
 
-    def spy(self: Loader, rows: Any, epoch: int) -> Any:
-        seen.update(self._donor[rows.numpy()])
+    def spy(self: NucleusLoader, rows: Any, epoch: int) -> Any:
+        seen.update(ids[place] for place in self.donor[rows.numpy()])
         return honest(self, rows, epoch)
 
-    monkeypatch.setattr(Loader, "_take", spy)
+    monkeypatch.setattr(NucleusLoader, "_own", spy)
     shared = (f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", "split=cv", "split.folds=3")
     config = configuration(*shared, "task=validate", "split.only=2", "task.seeds=[0,1]")
     tasks.run(config, tmp_path / "run")
@@ -373,7 +375,8 @@ def test_a_trial_predicts_no_test_donor_and_says_what_it_scored(
     assert metrics["verdict"].startswith("VALIDATION DONORS, NOT TEST DONORS")
     losses = [fold["history"][fold["best_epoch"] - 1]["loss"] for fold in metrics["folds"]]
     assert metrics["objective"]["value"] == pytest.approx(-sum(losses) / 2)
-    assert not (tmp_path / "run/model_fold_2.safetensors").exists()
+    assert not list((tmp_path / "run").rglob("model.safetensors"))
+    assert set(Record(tmp_path / "run").predictions["part"]) == {"train", "validation"}
     saved = OmegaConf.load(tmp_path / "run/config.yaml")
     assert "sweep" not in saved
     assert saved.task.seeds == [0, 1]

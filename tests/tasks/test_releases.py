@@ -241,10 +241,10 @@ def test_poor_nuclei_and_donors_with_few_good_ones_are_left_out(tmp_path: Path) 
     poor = [*rows["D00"][:2], *rows["D05"][:4]]
     counts[poor, 2:] = 0
     adata.X = sp.csr_matrix(counts)
-    contrast = builders.contrast(
-        adata, tmp_path, "data.min_genes=3", "data.min_nuclei=4", "split.test_fraction=0.3"
-    )
-    cohort, flow = contrast.cohort, contrast.flow
+    path = builders.write(adata, tmp_path)
+    config = builders.configuration(f"data.path={path}", "data.min_genes=3", "data.min_nuclei=4")
+    cohort, labels = prepared_cohort(config.data, tmp_path / "cache")
+    flow = labels.flow(cohort.steps)
     assert cohort.donors["nuclei"].to_dict() == {f"D{i:02d}": 4 if i == 0 else 6 for i in range(8) if i != 5}
     assert not set(cohort.cells["barcode"]) & set(adata.obs_names[poor])
     last = flow.set_index(["step", "class"]).loc[flow["step"].iloc[-1]]

@@ -18,9 +18,10 @@ from oligo_ad import tasks
 from oligo_ad.config import Config
 from oligo_ad.data.cache import load_cohort
 from oligo_ad.errors import UserError
+from oligo_ad.record import Record
 from oligo_ad.results import report
 from oligo_ad.tasks import train
-from oligo_ad.training.checkpoint import load_checkpoint
+from oligo_ad.training.checkpoint import load_bundle
 from oligo_ad.training.fit import Fitted
 from tests.builders import CONF, assert_predicts_as_in_its_run, atlas, configuration, write
 
@@ -59,9 +60,15 @@ def test_a_simulated_run_leaves_every_file_and_each_says_so(tmp_path: Path) -> N
     )
     headline = tasks.run(config, tmp_path / "run")
     left = {file.name for file in (tmp_path / "run").iterdir()}
-    weights = {"model_fold_1.safetensors", "model_fold_2.safetensors"}
     files = {"metrics.json", "donors.csv", "cells.parquet", "split.json", "config.yaml", "report.html"}
-    assert files | weights | {"tensorboard"} <= left
+    assert files | {"facts.json", "folds", "tensorboard"} <= left
+    for fold in ("1", "2"):
+        assert {file.name for file in (tmp_path / "run/folds" / fold).iterdir()} == {
+            "history.json",
+            "predictions.parquet",
+            "baselines.parquet",
+            "model.safetensors",
+        }
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["headline"]["value"] == headline
     assert metrics["simulated"] is True
@@ -88,12 +95,12 @@ def test_every_score_comes_with_its_interval_and_its_baselines(path: Path, tmp_p
 def test_the_same_run_gives_the_same_bits(
     path: Path, tmp_path: Path, model: tuple[str, ...], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "draw", lambda story: {})
+    monkeypatch.setattr(report, "draw", lambda run: {})
     fast = (*model, f"precision={precision}", "metadata=on", "evaluation.baselines=false")
     for name in ("first", "second"):
         tasks.run(settings(path, *fast), tmp_path / name)
     pd.testing.assert_frame_equal(*(predictions(tmp_path / n) for n in ("first", "second")), check_exact=True)
-    first, second = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("first", "second"))
+    first, second = ((tmp_path / n / "folds/1/model.safetensors").read_bytes() for n in ("first", "second"))
     assert first == second
 
 
@@ -103,18 +110,28 @@ def test_attention_is_named_by_the_kernel_that_ran(path: Path, tmp_path: Path) -
     assert metrics["attention_kernels"] == ["flash_attention_for_cpu"]
 
 
-def test_a_saved_model_predicts_as_it_did_in_its_run(path: Path, tmp_path: Path) -> None:
-    config = settings(path, "metadata=on", "metadata.columns=[age,sex]")
+@pytest.mark.parametrize("pool", ["each", "mean", "attention"])
+def test_a_saved_model_predicts_as_it_did_in_its_run(pool: str, path: Path, tmp_path: Path) -> None:
+    config = settings(path, "metadata=on", "metadata.columns=[age,sex]", f"pool={pool}", "fit.bag_size=5")
     tasks.run(config, tmp_path / "run")
-    trained = load_checkpoint(tmp_path / "run/model.safetensors")
+    bundle = load_bundle(tmp_path / "run/folds/1/model.safetensors")
     cohort = load_cohort(config.data, Path(config.cache.dir))
-    raw = pd.DataFrame(
-        {"age": cohort.donors["obs:Age at Death"]}
-        | {f"sex={sex}": (cohort.donors["obs:Sex"] == sex) * 1.0 for sex in ("Female", "Male")}
-    )
-    assert trained.standardiser is not None
-    metadata = trained.standardiser.apply(raw).loc[cohort.cells["donor"]].to_numpy()
-    assert_predicts_as_in_its_run(trained, cohort, metadata, tmp_path / "run")
+    assert_predicts_as_in_its_run(bundle, cohort, tmp_path / "run")
+
+
+def test_a_saved_model_holds_what_prediction_needs_and_no_path(path: Path, tmp_path: Path) -> None:
+    config = settings(path, "metadata=on", "metadata.columns=[age,sex]", "evaluation.threshold=validation")
+    tasks.run(config, tmp_path / "run")
+    file = tmp_path / "run/folds/1/model.safetensors"
+    bundle, history = load_bundle(file), Record(tmp_path / "run").folds[0].history
+    assert bundle.usage.classes == ("Not AD", "High")
+    assert bundle.usage.threshold == history.threshold != 0.5
+    assert (bundle.usage.donor_score, bundle.usage.calibration) == ("mean", None)
+    assert bundle.covariates == ("age", "sex")
+    assert bundle.genes["name"].tolist() == bundle.genes["symbol"].tolist() == history.genes
+    content = file.read_bytes()
+    assert str(tmp_path).encode() not in content
+    assert str(CONF.parent).encode() not in content
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(
@@ -127,7 +144,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(
         out = nn.functional.linear(inputs, self.weight, self.bias)
         return out * torch.nan if len(calls) == 4 else out
 
-    monkeypatch.setattr("oligo_ad.training.predict.attention_kernels", lambda *_: [])
     monkeypatch.setattr(train, "attention_kernels", lambda *_: [])
     monkeypatch.setattr("oligo_ad.models.classifier.nn.Linear.forward", break_at_fourth_step)
     config = settings(path, "model.network.hidden=[]", "fit.log_every=1")
@@ -148,7 +164,7 @@ def test_the_learning_rate_follows_the_optimizer_step_whatever_is_accumulated(
         return fitted
 
     monkeypatch.setattr(train, "fit", spy)
-    monkeypatch.setattr(report, "draw", lambda story: {})
+    monkeypatch.setattr(report, "draw", lambda run: {})
     for name, words in (
         ("whole", ["fit.batch_size=16"]),
         ("parts", ["fit.batch_size=8", "fit.accumulate=2"]),
@@ -222,7 +238,7 @@ def test_forty_steps_in_two_processes_leave_the_weights_of_one(tmp_path: Path) -
     run_in_one_and_in_two_processes(
         path, tmp_path, *TRANSFORMER, "fit.epochs=1", "evaluation.baselines=false"
     )
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    one, two = (load_file(tmp_path / name / "folds/1/model.safetensors") for name in ("one", "two"))
     called = json.loads((tmp_path / "one" / "metrics.json").read_text())["training"]["cells"]
     outcomes = ("true_positive", "false_positive", "true_negative", "false_negative")
     assert sum(called[outcome] for outcome in outcomes) // 16 >= 40

@@ -16,7 +16,7 @@ from oligo_ad.data import cache
 from oligo_ad.data.cache import kept_array, load_cohort
 from oligo_ad.models.frozen import Frozen
 from oligo_ad.results import report
-from oligo_ad.training.checkpoint import load_checkpoint
+from oligo_ad.training.checkpoint import load_bundle
 from tests.builders import (
     answer,
     assert_predicts_as_in_its_run,
@@ -52,7 +52,7 @@ def settings(path: Path, model: str, *overrides: str) -> Config:
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An atlas; runs on it draw no pictures."""
-    monkeypatch.setattr(report, "draw", lambda story: {})
+    monkeypatch.setattr(report, "draw", lambda run: {})
     return write(atlas(), tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_the_same_run_gives_the_same_bits(model: str, precision: str, path: Path
     for name in ("first", "second"):
         tasks.run(settings(path, model, f"precision={precision}"), tmp_path / name)
     pd.testing.assert_frame_equal(*(predictions(tmp_path / n) for n in ("first", "second")), check_exact=True)
-    first, second = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("first", "second"))
+    first, second = ((tmp_path / n / "folds/1/model.safetensors").read_bytes() for n in ("first", "second"))
     assert first == second
 
 
@@ -117,9 +117,9 @@ def test_a_saved_model_predicts_as_it_did_without_the_folder_it_came_from(
     config = settings(path, model)
     tasks.run(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "checkpoint")
-    trained = load_checkpoint(tmp_path / "run/model.safetensors")
+    trained = load_bundle(tmp_path / "run/folds/1/model.safetensors")
     cohort = load_cohort(config.data, config.cache.path)
-    assert_predicts_as_in_its_run(trained, cohort, np.zeros((len(cohort.cells), 0)), tmp_path / "run")
+    assert_predicts_as_in_its_run(trained, cohort, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,14 @@ def test_a_saved_model_predicts_as_it_did_without_the_folder_it_came_from(
 )
 def test_every_way_of_fine_tuning_runs_to_its_end(how: tuple[str, ...], path: Path, tmp_path: Path) -> None:
     assert tasks.run(settings(path, "scgpt", *how), tmp_path / "run") is not None
-    trained = load_checkpoint(tmp_path / "run/model.safetensors")
+    trained = load_bundle(tmp_path / "run/folds/1/model.safetensors")
     assert trained.pretrained is not None
     assert len(trained.pretrained.vocabulary) == 63
 
 
 def test_frozen_stages_leave_the_run_as_they_came(path: Path, tmp_path: Path) -> None:
     tasks.run(settings(path, "scgpt", "model.adapt.frozen_stages=2"), tmp_path / "run")
-    after = load_checkpoint(tmp_path / "run/model.safetensors").classifier.network.state_dict()
+    after = load_bundle(tmp_path / "run/folds/1/model.safetensors").classifier.network.state_dict()
     before = torch.load(tmp_path / "checkpoint/best_model.pt", weights_only=True)
     assert after["encoder.embedding.weight"].equal(before["encoder.embedding.weight"])
     assert after["transformer_encoder.layers.0.linear1.weight"].equal(
