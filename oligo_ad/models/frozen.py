@@ -8,7 +8,7 @@ donors share them.
 import hashlib
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -130,9 +130,8 @@ class Frozen:
     def _made_network(self) -> nn.Module:
         """The network, made as soon as the number of gene ids is known."""
         if self._network is None:
-            # On the CPU and with a seed of its own: the run's random numbers stay as they are.
-            with torch.random.fork_rng(devices=[]), _named_inside("network"):
-                torch.default_generator.manual_seed(self._seed)
+            # Random weights are of a seed of their own, so that all folds and runs share their vectors.
+            with _seeded(self._seed) if self._random else nullcontext(), _named_inside("network"):
                 made: nn.Module = self._make_network(n_ids=self._input.n_ids)
             self._network = made.eval()
         return self._network
@@ -198,6 +197,14 @@ def _code(*parts: Any) -> bytes:
     modules = {inspect.getmodule(type(part)) for part in parts} | {inspect.getmodule(Frozen), blocks}
     files = sorted(str(module.__file__) for module in modules if module)
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).digest()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed, and leave the random numbers of the run as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 @contextmanager
