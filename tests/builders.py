@@ -31,6 +31,8 @@ from oligo_ad.storage.matrix import CellMatrix
 from oligo_ad.training.checkpoint import Trained
 
 CONF = Path(__file__).parent.parent / "conf"
+# A network that is neither frozen nor added to.
+AS_IT_IS = config.AdaptConfig(frozen_stages=None, lora_rank=None, lora_alpha=16.0, recompute=False)
 
 
 def atlas(
