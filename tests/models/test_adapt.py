@@ -239,7 +239,12 @@ def test_adapted_and_recomputed_stages_give_the_same_bits(make: Make) -> None:
     "model",
     [
         ("model=mlp", "model.network.hidden=[8,6]"),
-        ("model=transformer", "model.network.width=8", "model.network.heads=2", "model.network.feedforward=8"),
+        (
+            "model=transformer",
+            "model.network.width=8",
+            "model.network.heads=2",
+            "model.network.feedforward=8",
+        ),
     ],
 )
 def test_a_saved_model_with_low_rank_additions_predicts_as_in_its_run(
