@@ -35,6 +35,8 @@ from oligo_ad.training.checkpoint import Bundle
 from oligo_ad.training.predict import predict_cohort
 
 CONF = Path(__file__).parent.parent / "conf"
+# A network that is neither frozen nor added to.
+AS_IT_IS = config.AdaptConfig(frozen_stages=None, lora_rank=None, lora_alpha=16.0, recompute=False)
 
 
 def atlas(

@@ -208,6 +208,60 @@ def test_the_panel_is_scanpys_on_the_training_nuclei(wide: Cohort, n_genes: int,
     assert choose_genes(cohort, TRAIN, "hvg", n_genes, "seurat") == expected.tolist()
 
 
+@pytest.mark.parametrize(
+    ("panel", "genes", "chosen", "values", "fitted"),
+    [
+        (
+            StandardisedPanel,
+            "hvg",
+            "15 genes: of those expressed in training donors the most variable (seurat",
+            "ln(1 + counts per 10,000), standardised with mean and SD of training nuclei, clipped at ±10",
+            "choice of genes: training donors; mean and SD of each gene: training donors",
+        ),
+        (
+            ExpressedPanel,
+            "all",
+            "39 genes: of those expressed in training donors all",
+            "ln(1 + counts per 10,000), of expressed genes only",
+            "choice of genes: training donors",
+        ),
+        (
+            ExpressedPanel,
+            "provided",
+            "40 genes, marked highly variable in the file",
+            "ln(1 + counts per 10,000)",
+            "choice of genes: by the file's authors, who may have used all nuclei",
+        ),
+    ],
+)
+def test_a_featurizer_tells_what_it_reads_and_what_was_fitted_on_whom(
+    cohort: Cohort, panel: Panel, genes: str, chosen: str, values: str, fitted: str
+) -> None:
+    marked = replace(cohort, genes=cohort.genes.assign(highly_variable=True))
+    facts = panel(genes=genes, n_genes=15).fit(marked, TRAIN).facts()
+    assert facts.keys() == {"chosen", "values", "fitted"}
+    assert facts["chosen"].startswith(chosen)
+    assert facts["values"].startswith(values)
+    assert facts["fitted"] == fitted
+
+
+def test_log_values_of_a_file_are_not_called_counts(cohort: Cohort) -> None:
+    logged = builders.exchanged(cohort, builders.log_values(cohort), "log")
+    facts = StandardisedPanel(genes="all", clip=2.5).fit(logged, TRAIN).facts()
+    assert facts["values"].startswith("log expression as it is in the file, standardised")
+    assert facts["values"].endswith("clipped at ±2.5")
+
+
+@every_panel
+def test_every_id_has_the_name_of_its_gene(cohort: Cohort, panel: Panel) -> None:
+    featurizer = panel(n_genes=15).fit(cohort, TRAIN)
+    names = featurizer.names_of_ids()
+    assert len(names) == featurizer.n_ids
+    ids, values, mask = everything(featurizer, cohort)
+    (row, place), *_ = np.argwhere(mask & (values != 0))
+    assert names[ids[row, place]] in featurizer.gene_names
+
+
 @every_panel
 def test_a_restored_featurizer_reads_as_the_fitted_one(cohort: Cohort, panel: Panel) -> None:
     fitted = panel(n_genes=15).fit(cohort, TRAIN)

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.inputs import vocabulary as module
-from oligo_ad.inputs.vocabulary import census_tokens, gene_table, likely_cause, match_genes
+from oligo_ad.inputs.vocabulary import (
+    census_tokens,
+    gene_table,
+    holds_ensembl_ids,
+    likely_cause,
+    match_genes,
+    routes,
+)
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.tokens import BinnedGenes
 from tests.builders import answer, assert_says, atlas, cohort
@@ -216,6 +223,98 @@ def test_no_two_genes_get_one_token_and_each_gets_the_first_that_is_free(
     assert len(given_away) == len(set(given_away))
     assert all((token is None) == (route in {"duplicate", "unmatched"}) for token, route in found)
     assert found == by_definition(genes, vocabulary)
+
+
+# Vocabularies of Ensembl ids
+
+ID = {n: f"ENSG0000000000{n}" for n in range(1, 10)}
+
+
+@pytest.mark.parametrize(
+    ("gene", "vocabulary", "found"),
+    [
+        # files with both, with symbols only, with Ensembl ids only, with versions
+        (("ALPHA", ID[1]), [ID[1]], (ID[1], "ensembl")),
+        (("ALPHA", None), [ID[1]], (ID[1], "symbol")),
+        ((None, ID[1]), [ID[1]], (ID[1], "ensembl")),
+        ((None, f"{ID[1]}.14"), [ID[1]], (ID[1], "ensembl")),
+        ((f"{ID[1]}.14", None), [ID[1]], (ID[1], "ensembl")),
+        ((None, ID[1]), [f"{ID[1]}.3"], (f"{ID[1]}.3", "ensembl")),
+        ((None, f"{ID[1]}.14"), [f"{ID[1]}.3"], (f"{ID[1]}.3", "ensembl")),
+        (("ALPHA", None), [f"{ID[1]}.3"], (f"{ID[1]}.3", "symbol")),
+        ((f"LOCAL_{ID[1]}", None), [ID[1]], (ID[1], "ensembl")),
+        # an id that no table knows is a token, or its symbol is trusted
+        (("LOCAL", ID[9]), [ID[9]], (ID[9], "ensembl")),
+        (("ALPHA", ID[9]), [ID[1]], (ID[1], "symbol")),
+        # but not a symbol beside the id of another gene
+        (("ALPHA", ID[4]), [ID[1]], (None, "unmatched")),
+        # several genes of one symbol, later names, several genes of one later name
+        (("TWIN", None), [ID[2], ID[3]], (None, "unmatched")),
+        (("TWIN", None), [ID[3]], (None, "unmatched")),
+        (("TWIN", ID[3]), [ID[2], ID[3]], (ID[3], "ensembl")),
+        (("NEW", None), [ID[4]], (ID[4], "renamed")),
+        (("WHOLE", None), [ID[5], ID[6]], (None, "unmatched")),
+        (("ALPHA", ID[1]), [ID[2]], (None, "unmatched")),
+    ],
+)
+def test_a_gene_is_found_among_ensembl_ids_by_the_route_it_has(
+    monkeypatch: pytest.MonkeyPatch, gene: Gene, vocabulary: list[str], found: tuple[str | None, str]
+) -> None:
+    monkeypatch.setattr(module, "gene_table", lambda: INVENTED)
+    assert matches(frame(gene), ["<pad>", "<cls>", *vocabulary]) == [found]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ensembl"),
+    [
+        ([ID[1], "<pad>", "<cls>", "<eoc>"], True),
+        ([ID[1], f"{ID[2]}.7", "ALPHA"], True),
+        (["ALPHA", "TWIN", ID[1]], False),
+        ([TWIN_2, TWIN_3], False),
+        (["ALPHA", ID[1]], False),
+        (["<pad>"], False),
+    ],
+)
+def test_the_tokens_tell_what_a_vocabulary_holds(tokens: list[str], ensembl: bool) -> None:
+    assert holds_ensembl_ids(tokens) == ensembl
+    assert set(routes(tokens)) == {"ensembl", "symbol", "renamed"} | (set() if ensembl else {"suffixed"})
+
+
+@pytest.mark.parametrize(
+    ("genes", "found"),
+    [
+        ([("ALPHA", None), ("LOCAL", ID[1])], [(None, "duplicate"), (ID[1], "ensembl")]),
+        ([("NEW", None), ("OLD", None)], [(None, "duplicate"), (ID[4], "symbol")]),
+        ([("A", f"{ID[1]}.1"), ("B", f"{ID[1]}.2")], [(ID[1], "ensembl"), (None, "duplicate")]),
+    ],
+)
+def test_no_two_genes_get_one_ensembl_id(
+    monkeypatch: pytest.MonkeyPatch, genes: list[Gene], found: list[tuple[str | None, str]]
+) -> None:
+    monkeypatch.setattr(module, "gene_table", lambda: INVENTED)
+    assert matches(frame(*genes), [ID[1], ID[4]]) == found
+
+
+def test_every_gene_of_the_table_is_found_among_ensembl_ids_by_id_and_by_a_symbol_of_its_own() -> None:
+    table = gene_table()
+    vocabulary = list(table.index)
+    by_id = matches(frame(*((None, f"{ensembl}.1") for ensembl in table.index)), vocabulary)
+    assert by_id == [(ensembl, "ensembl") for ensembl in table.index]
+    only = table[~table["symbol"].duplicated(keep=False)]
+    by_symbol = matches(frame(*((symbol, None) for symbol in only["symbol"])), vocabulary)
+    # A few have no other symbol than their id.
+    routes_of = only["symbol"].str.startswith("ENSG").map({True: "ensembl", False: "symbol"})
+    assert by_symbol == list(routes_of.items())
+
+
+def test_the_report_of_a_vocabulary_of_ensembl_ids_tells_its_own_routes(tmp_path: Path) -> None:
+    genes = gene_table().index[:60].tolist()
+    made = named(tmp_path, [f"{ensembl}.2" for ensembl in genes])
+    pretrained = Pretrained(("<pad>", "<cls>", *genes), {"n_bins": 51, "pad_value": -2})
+    facts = BinnedGenes(pretrained).fit(made, tuple(made.donors.index)).facts()
+    assert facts["with a token"] == "60 (100.0%)"
+    assert_says(facts["by ensembl"], "60: ", "its Ensembl id is a token")
+    assert "by suffixed" not in facts
 
 
 # Names that end in -1

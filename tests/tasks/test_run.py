@@ -254,8 +254,11 @@ def test_forty_steps_in_two_processes_leave_the_weights_of_one(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_two_processes_make_one_run_with_the_result_of_one(path: Path, tmp_path: Path) -> None:
-    run_in_one_and_in_two_processes(path, tmp_path, "fit.epochs=2")
+@pytest.mark.parametrize("how", [(), ("model.adapt.recompute=true", "model.adapt.lora_rank=2")])
+def test_two_processes_make_one_run_with_the_result_of_one(
+    how: tuple[str, ...], path: Path, tmp_path: Path
+) -> None:
+    run_in_one_and_in_two_processes(path, tmp_path, "fit.epochs=2", *how)
     one, two = predictions(tmp_path / "one"), predictions(tmp_path / "two")
     assert one["barcode"].tolist() == two["barcode"].tolist()
     np.testing.assert_allclose(one["model"], two["model"], atol=1e-4)

@@ -1,6 +1,7 @@
-"""The backbone without padding: packing changes nothing, and each way of fine-tuning trains what it says."""
+"""The backbone without padding: packing changes nothing, and layers learn at rates of their own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.models import blocks
+from oligo_ad.models.adapt import adapt
 from oligo_ad.models.blocks import NEVER, Packed, attend_with_mask, has_varlen_kernel
 from oligo_ad.models.mlp import MLP
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.training.fit import parameter_groups
 from oligo_ad.training.predict import attention_kernels
-from tests.builders import answer, assert_says
+from tests.builders import AS_IT_IS
 
 N_IDS = 50
 SETTINGS = {"width": 16, "heads": 4, "layers": 3, "feedforward": 24, "dropout": 0.2, "n_bins": 51}
@@ -121,67 +123,6 @@ def test_dropout_is_that_of_pretraining_unless_given() -> None:
     assert {m.p for m in network(dropout=0.05).modules() if isinstance(m, nn.Dropout)} == {0.05}
 
 
-def test_gradient_checkpointing_computes_the_same() -> None:
-    plain, saving = network(dropout=0.0).double(), network(dropout=0.0, gradient_checkpointing=True).double()
-    batch = cells([3, 8])
-    wanted = answer_and_gradients(plain, lambda: plain.train()(batch))
-    found = answer_and_gradients(saving, lambda: saving.train()(batch))
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("frozen", "trained"),
-    [(None, {"encoder", "value_encoder", 0, 1, 2}), (0, {0, 1, 2}), (2, {2}), (3, set())],
-)
-def test_frozen_layers_keep_their_weights(frozen: int | None, trained: set[str | int]) -> None:
-    model = network(frozen_layers=frozen)
-    found: set[str | int] = set()
-    for name, parameter in model.named_parameters():
-        parts = name.split(".")
-        if parameter.requires_grad:
-            found.add(int(parts[2]) if parts[0] == "transformer_encoder" else parts[0])
-    assert found == trained
-
-
-def test_more_frozen_layers_than_there_are_are_refused() -> None:
-    message = answer(lambda: network(frozen_layers=4))
-    assert_says(message, "frozen_layers=4", "3 layers")
-
-
-def test_low_rank_adaptation_starts_as_the_pretrained_model() -> None:
-    batch = cells([3, 8], torch.float32)
-    torch.testing.assert_close(network(lora_rank=2).eval()(batch), network().eval()(batch))
-
-
-def test_low_rank_adaptation_trains_two_thin_matrices_for_each_weight_of_attention() -> None:
-    model = network(lora_rank=2).double()
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert len(trained) == SETTINGS["layers"] * 2 * 2
-    assert all(name.endswith((".up", ".down")) for name in trained)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    for _ in range(2):  # at first only `up` moves: `down` is multiplied by it
-        optimizer.zero_grad()
-        model(cells([3, 8])).sum(0)[0].backward()
-        optimizer.step()
-    moved = {name for name, p in model.named_parameters() if not p.equal(before[name])}
-    assert moved == trained
-    weight = model.transformer_encoder["layers"][0].self_attn.in_proj_weight  # type: ignore[index, union-attr]
-    original = before["transformer_encoder.layers.0.self_attn.parametrizations.in_proj_weight.original"]
-    assert torch.linalg.matrix_rank(weight - original) == 2
-
-
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ({"lora_rank": 2, "frozen_layers": 1}, ("lora_rank", "frozen_layers")),
-        ({"lora_rank": 99}, ("lora_rank=99", "16")),
-    ],
-)
-def test_contradicting_ways_of_fine_tuning_are_refused(how: dict[str, int], words: tuple[str, ...]) -> None:
-    assert_says(answer(lambda: network(**how)), *words)
-
-
 class Classifier(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -201,7 +142,8 @@ def test_each_layer_learns_more_slowly_than_the_one_above_it() -> None:
 
 
 def test_without_a_decay_every_layer_learns_at_the_full_rate_and_frozen_ones_not_at_all() -> None:
-    model = Classifier(network(frozen_layers=1))
+    model = Classifier(network())
+    adapt(model.network, replace(AS_IT_IS, frozen_stages=2))
     groups = parameter_groups(model, lr=0.1, decay=1.0)
     assert {group["lr"] for group in groups} == {0.1}
     assert {p for group in groups for p in group["params"]} == {
@@ -211,7 +153,7 @@ def test_without_a_decay_every_layer_learns_at_the_full_rate_and_frozen_ones_not
 
 def test_a_decay_is_refused_for_a_network_without_layers_of_its_own() -> None:
     with pytest.raises(UserError, match=r"fit\.layer_decay=0\.5"):
-        parameter_groups(Classifier(MLP(4, hidden=(16,))), lr=0.1, decay=0.5)
+        parameter_groups(Classifier(MLP(16, hidden=())), lr=0.1, decay=0.5)
 
 
 def test_packed_attention_of_one_query_a_cell_is_its_first_of_all() -> None:
