@@ -372,7 +372,7 @@ def test_a_disk_that_fills_up_leaves_no_simulated_atlas_to_trust(
     simulation = ("data.simulation.nuclei=500", "data.simulation.genes=200")
     config = configuration("data=demo", *simulation).data
     with monkeypatch.context() as full:
-        full.setattr(demo, "_write_frame", no_space)
+        full.setattr(demo, "write_frame", no_space)
         message = answer(source, config, tmp_path)
     assert_says(message, "No space left on device", str(tmp_path), "cache.dir=DIR")
     assert not list(tmp_path.glob("*.h5ad"))

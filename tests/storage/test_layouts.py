@@ -336,7 +336,7 @@ def test_stretches_read_by_position_or_through_hdf5_equal_slices(
     shuffled_alone = options.get("shuffle") and "compression" not in options
     empty = not options and not len(values)
     assert isinstance(fastest, Spanned if shuffled_alone or empty else Direct)
-    assert bool(fastest.says) == isinstance(fastest, Spanned)
+    assert bool(fastest.slower) == isinstance(fastest, Spanned)
 
 
 # Without the package `deflate`, and damage
