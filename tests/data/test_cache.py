@@ -285,7 +285,7 @@ def test_a_damaged_file_is_not_blamed_on_the_cache(tmp_path: Path) -> None:
     assert "Choose cache.dir=DIR" not in str(caught.value)
 
 
-def test_a_wrong_path_is_told_although_the_cohort_is_cached(config: DataConfig, tmp_path: Path) -> None:
+def test_a_wrong_path_is_an_error_although_the_cohort_is_cached(config: DataConfig, tmp_path: Path) -> None:
     load_cohort(config, tmp_path)
     with pytest.raises(UserError, match="there is no file"):
         load_cohort(replace(config, path=f"{config.path}.gone"), tmp_path)

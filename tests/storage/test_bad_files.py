@@ -1,4 +1,4 @@
-"""A file that is damaged, foreign or hostile is refused in words; it crashes and fools nothing."""
+"""A file that is damaged, foreign or hostile is refused with a message; none crashes or deceives the program."""
 
 import errno
 import signal
@@ -93,15 +93,15 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "words"),
     [('{"zarr_format": 2}', "holds no AnnData: it has no obs and no var and no X"), ("{", "zarr store")],
     ids=["empty", "damaged"],
 )
-def test_a_zarr_store_that_holds_no_anndata_is_refused(tmp_path: Path, content: str, said: str) -> None:
+def test_a_zarr_store_that_holds_no_anndata_is_refused(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "atlas.zarr"
     path.mkdir()
     (path / ".zgroup").write_text(content)
-    assert_refused(path, said)
+    assert_refused(path, words)
 
 
 def test_a_missing_file_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_truncated_checkpoint_is_refused(checkpoint: Path, keep: int) -> None:
     assert_says(answer(load_checkpoint, checkpoint), str(checkpoint), "no model.safetensors of a run")
 
 
-def test_a_missing_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     assert_says(answer(load_checkpoint, tmp_path / "none.safetensors"), "none.safetensors", "No such file")
 
 
