@@ -1,4 +1,4 @@
-"""A file that is damaged, foreign or hostile is refused with a message; none crashes or deceives the program."""
+"""A file that is damaged, foreign or hostile is refused with a message; it does not crash or deceive."""
 
 import errno
 import signal
