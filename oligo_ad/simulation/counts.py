@@ -22,7 +22,7 @@ BLOCK, THREADS = 500, 2  # nuclei drawn and written at once, and the threads tha
 
 
 def draw_counts(config: SimulationConfig, truth: Truth, obs: pd.DataFrame) -> Iterator[sp.csr_matrix]:
-    """Counts of `BLOCK` nuclei after another, drawn by threads ahead of the writer."""
+    """Counts of all nuclei in blocks of `BLOCK`, drawn by threads in advance of the writer."""
 
     def draw(start: int) -> sp.csr_matrix:
         return _draw_block(config, truth, obs.iloc[start : start + BLOCK], start)
@@ -34,7 +34,7 @@ def draw_counts(config: SimulationConfig, truth: Truth, obs: pd.DataFrame) -> It
 
 
 def _draw_block(config: SimulationConfig, truth: Truth, block: pd.DataFrame, start: int) -> sp.csr_matrix:
-    """Counts of one block; its draws depend on (seed, start) alone, whatever thread runs it."""
+    """Counts of one block; its draws depend on (seed, start) alone, not on the thread."""
     rng = np.random.default_rng([config.seed, 1, start])
     oligo = block["cell_type"].to_numpy() == 0
     disease = config.effect * AFFECTED_FOLD * truth.genes["log2_fold_change"].to_numpy()

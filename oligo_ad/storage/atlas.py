@@ -184,7 +184,7 @@ def _codes(stored: Any) -> Any:
 
 
 def _entries(stored: Any, rows: np.ndarray | None) -> Any:
-    """A stored column, or some entries of it: words are read in pieces, for a million fill memory."""
+    """A stored column, or some entries of it. Text is read in pieces: a million words take much memory."""
     if rows is None or not hasattr(stored, "shape"):
         values = read_elem(stored)
         return values if rows is None else values[rows]

@@ -70,7 +70,11 @@ def _refuse_foreign(file: h5py.File, path: Path) -> None:
 
 
 def _require_filters(stored: h5py.Dataset, path: Path) -> None:
-    """Have HDF5 learn a compression that it does not bring, or say where to get it."""
+    """Load the plugin for a compression that HDF5 itself lacks.
+
+    Raises:
+        UserError: the plugin is not installed.
+    """
     for code, name in filters_of(stored).items():
         if not h5py.h5z.filter_avail(code):
             with suppress(ImportError):
