@@ -205,7 +205,7 @@ def describe(cache: Path) -> str:
 
 
 def clear(cache: Path) -> str:
-    """Remove everything that was made in a cache, and nothing else. Runs can go on reading what they opened."""
+    """Remove everything that was made in a cache, and nothing else. Runs keep what they have open."""
     freed = 0
     for path in _made(cache):
         with _locked(_finished(path)):
