@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+"""Progress of long work: a bar on a terminal, a line every ten seconds in a log."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ EVERY = 10.0  # seconds between lines
 
 
 class Advance(Protocol):
-    """Say that some more units are done, and how many bytes that took."""
+    """Report that some more units are done, and how many bytes were read for them."""
 
     def __call__(self, done: int, n_bytes: int = 0) -> None: ...
 
@@ -25,26 +25,26 @@ def progress(what: str, total: int, unit: str) -> Iterator[Advance]:
     """Show how far a piece of work is, its rate, bytes per second where known, and the time left.
 
     Args:
-        what: the work, as a participle: "reading X".
+        what: the work, such as "reading X".
         total: units to do.
         unit: their name, in the plural.
     """
-    started = told = time.monotonic()
+    started = last_line = time.monotonic()
     finished = n_read = 0
     bar = tqdm(total=total, desc=what, unit=f" {unit}", unit_scale=True, leave=False, disable=not _terminal())
 
     def advance(done: int, n_bytes: int = 0) -> None:
-        nonlocal told, finished, n_read
+        nonlocal last_line, finished, n_read
         finished, n_read = finished + done, n_read + n_bytes
         elapsed = max(time.monotonic() - started, 1e-9)
         speed = f"{n_read / elapsed / 1e6:,.0f} MB/s" if n_read else ""
         bar.set_postfix_str(speed, refresh=False)
         bar.update(done)
-        if bar.disable and started + elapsed - told > EVERY:
-            told = started + elapsed
+        if bar.disable and started + elapsed - last_line > EVERY:
+            last_line = started + elapsed
             left = elapsed * (total - finished) / finished
-            said = f"{finished:,} of {total:,} {unit}, {finished / elapsed:,.0f} a second"
-            log.info("%s: %s, %.0f s left", what, ", ".join(filter(None, (said, speed))), left)
+            done_so_far = f"{finished:,} of {total:,} {unit}, {finished / elapsed:,.0f} a second"
+            log.info("%s: %s, %.0f s left", what, ", ".join(filter(None, (done_so_far, speed))), left)
 
     with bar:
         yield advance

@@ -1,4 +1,4 @@
-"""Work that threads do ahead, handed over in order."""
+"""Work that several threads do in advance, with results in the order of the items."""
 
 import os
 from collections import deque
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """The results of `work`, of which no more than one a thread is ready ahead: memory stays bounded."""
+    """The results of `work`. At most one a thread is computed in advance, so that memory stays bounded."""
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[Future[Result]] = deque()
         try:

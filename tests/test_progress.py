@@ -1,4 +1,4 @@
-"""Long work tells in the log how far it is, now and then, where no terminal shows a bar."""
+"""Long work reports its progress in the log now and then, unless a terminal shows a bar."""
 
 import logging
 
@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     return clock
 
 
-def test_a_line_tells_what_is_done_its_rate_and_the_time_left(
+def test_a_line_reports_what_is_done_its_rate_and_the_time_left(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     with progress("reading X", 10_000, "nuclei") as advance:
@@ -35,7 +35,7 @@ def test_a_line_tells_what_is_done_its_rate_and_the_time_left(
     assert caplog.messages == ["reading X: 4,000 of 10,000 nuclei, 200 a second, 3 MB/s, 30 s left"]
 
 
-def test_no_bytes_are_told_where_none_are_known(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_bytes_are_reported_where_none_are_known(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     with progress("simulating", 100, "nuclei") as advance:
         clock.now += 25
         advance(50)
@@ -51,7 +51,7 @@ def test_lines_are_as_far_apart_as_they_should_be(clock: Clock, caplog: pytest.L
     assert [int(line.split()[2]) for line in caplog.messages] == list(range(11, 100, 11))
 
 
-def test_short_work_says_nothing(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_short_work_logs_nothing(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     with progress("reading X", 100, "nuclei") as advance:
         clock.now += 9.9
         advance(100)

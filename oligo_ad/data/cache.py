@@ -1,7 +1,7 @@
 """Cohorts, simulated atlases and vectors of pretrained models, prepared once for all runs and sweeps.
 
-Each has a name made from everything that its content depends on, the code included. It is made under a
-lock, appears only when it is whole, and is checked by its checksum whenever it is read.
+The name of each contains a hash of everything that its content depends on, the code included. It is made
+under a lock and appears only when it is whole; cohorts and vectors are checked whenever they are read.
 """
 
 import json
@@ -205,7 +205,7 @@ def describe(cache: Path) -> str:
 
 
 def clear(cache: Path) -> str:
-    """Remove everything that was made in a cache, and nothing else; what runs have open stays readable."""
+    """Remove everything that was made in a cache, and nothing else. Runs keep what they have open."""
     freed = 0
     for path in _made(cache):
         with _locked(_finished(path)):

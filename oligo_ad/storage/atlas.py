@@ -1,12 +1,12 @@
-"""An h5ad file or zarr store, opened with suspicion and read in pieces: never a whole matrix.
+"""An h5ad file or zarr store, checked as it is read; a matrix is read in pieces, never as a whole.
 
-The file is somebody else's: links out of it are not followed, and shapes, row pointers and column
-indices are checked before they are used, since a wrong index crashes the libraries that trust it.
+Files come from anywhere: shapes, row pointers and column indices are checked before they are used, since
+a wrong index crashes the libraries that rely on it.
 """
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import scipy.sparse as sp
 from anndata.io import read_elem
 
 from oligo_ad.errors import UserError, listing, nearest
-from oligo_ad.storage.chunks import filters_of
 from oligo_ad.storage.rows import Damaged, by_span, csc_reader, csr_reader, dense_reader, read_rows
+from oligo_ad.storage.stores import open_h5ad, open_zarr
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Atlas:
     def rows(self, matrix: str, rows: np.ndarray, tell: bool = False) -> Iterator[sp.csr_matrix]:
         """The given rows (sorted) in blocks of bounded size: finite, canonical, without stored zeros.
 
-        With `tell`, the log says where the storage of the matrix forces a slower way of reading.
+        With `tell`, a slower way of reading, which the storage of the matrix may require, is logged.
         """
         shape = self.shape(matrix)
         node, rows = self._file[matrix], np.asarray(rows)
@@ -131,8 +131,8 @@ class Atlas:
                 case _:
                     reader = dense_reader(node, rows)
         if tell:
-            for slower in reader.says:
-                log.info("%s of %s is %s", matrix, self.path.name, slower)
+            for way in reader.slower:
+                log.info("%s of %s is %s", matrix, self.path.name, way)
         blocks = read_rows(reader)
         while True:
             with self._reading(matrix):
@@ -143,7 +143,7 @@ class Atlas:
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """What a library says of a part that it cannot make sense of is said of this file."""
+        """Turn any error of a library that reads `what` into one that names this file."""
         try:
             yield
         except UserError:
@@ -151,8 +151,8 @@ class Atlas:
         except Damaged as error:
             raise UserError(f"{what} of {self.path.name} {error}.") from None
         except Exception as error:  # h5py and anndata raise all kinds over damaged files
-            said = str(error.args[0] if error.args else error).splitlines()[0]
-            raise UserError(f"{what} of {self.path.name} cannot be read, it is damaged: {said}") from None
+            message = str(error.args[0] if error.args else error).splitlines()[0]
+            raise UserError(f"{what} of {self.path.name} cannot be read, it is damaged: {message}") from None
 
 
 @contextmanager
@@ -166,80 +166,10 @@ def open_atlas(path: str | Path) -> Iterator[Atlas]:
     if not path.exists():
         near = nearest(path.name, (p.name for p in path.parent.glob("*.h5ad")))
         raise UserError(f"there is no file {path}.{near} Give it as data.path=/path/to/file.h5ad.")
-    with _open_zarr(path) if path.is_dir() else _open_h5ad(path) as (file, descriptor):
+    with open_zarr(path) if path.is_dir() else open_h5ad(path) as (file, descriptor):
         if missing := [part for part in ("obs", "var", "X") if part not in file]:
             raise UserError(f"{path} holds no AnnData: it has no {' and no '.join(missing)}.")
         yield Atlas(path, file, descriptor)
-
-
-@contextmanager
-def _open_h5ad(path: Path) -> Iterator[tuple[h5py.File, int]]:
-    """The file, and a descriptor to read it by position."""
-    try:
-        file = h5py.File(path)
-    except PermissionError:
-        raise UserError(f"{path} may not be read: permission denied.") from None
-    except OSError as error:
-        raise UserError(
-            f"{path} ({path.stat().st_size} bytes) is not a readable h5ad file: {error}. "
-            "Is the download complete?"
-        ) from None
-    with file, path.open("rb", buffering=0) as raw:
-        _refuse_foreign(file, path)
-        yield file, raw.fileno()
-
-
-@contextmanager
-def _open_zarr(path: Path) -> Iterator[tuple[Any, None]]:
-    """The root of a zarr store, which answers like an open HDF5 file."""
-    if not any((path / name).exists() for name in ("zarr.json", ".zgroup")):
-        raise UserError(f"{path} is a directory, but no zarr store; data.path takes an .h5ad file or one.")
-    try:
-        import zarr
-
-        store = zarr.open_group(path, mode="r")
-    except ImportError:
-        raise UserError(f"{path} is a zarr store: pip install zarr.") from None
-    except Exception as error:  # zarr raises all kinds over damaged stores
-        raise UserError(f"{path} is not a readable zarr store: {error}.") from None
-    yield store, None
-
-
-def _refuse_foreign(file: h5py.File, path: Path) -> None:
-    """External links, external storage and virtual datasets read other files of this machine."""
-    groups, seen = [file], set()
-    while groups:
-        group = groups.pop()
-        # A group may be its own descendant.
-        if (address := h5py.h5o.get_info(group.id).addr) in seen:
-            continue
-        seen.add(address)
-        for name in group:
-            kind = group.get(name, getlink=True)
-            foreign = not isinstance(kind, h5py.HardLink)
-            item = None if foreign else group[name]
-            if isinstance(item, h5py.Group):
-                groups.append(item)
-            elif isinstance(item, h5py.Dataset):
-                foreign = item.is_virtual or bool(item.external)
-                _require_filters(item, path)
-            if foreign:
-                raise UserError(
-                    f"{path}: '{group.name.rstrip('/')}/{name}' is a link to other data, which is "
-                    "not followed. Write the file out again with anndata."
-                )
-
-
-def _require_filters(stored: h5py.Dataset, path: Path) -> None:
-    """Have HDF5 learn a compression that it does not bring, or say where to get it."""
-    for code, name in filters_of(stored).items():
-        if not h5py.h5z.filter_avail(code):
-            with suppress(ImportError):
-                import hdf5plugin  # noqa: F401 importing it registers its filters
-            if not h5py.h5z.filter_avail(code):
-                raise UserError(
-                    f"{path} is compressed with {name}, which HDF5 does not bring: pip install hdf5plugin."
-                )
 
 
 def _var(matrix: str) -> str:
@@ -254,7 +184,7 @@ def _codes(stored: Any) -> Any:
 
 
 def _entries(stored: Any, rows: np.ndarray | None) -> Any:
-    """A stored column, or some entries of it: words are read in pieces, for a million fill memory."""
+    """A stored column, or some entries of it. Text is read in pieces: a million words take much memory."""
     if rows is None or not hasattr(stored, "shape"):
         values = read_elem(stored)
         return values if rows is None else values[rows]

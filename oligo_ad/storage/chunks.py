@@ -1,7 +1,8 @@
-"""Stretches of a stored vector, read past HDF5: by position, and inflated by many threads at once.
+"""Stretches of a stored vector, read from the file by position and decompressed by several threads.
 
-HDF5 reads under one lock and inflates with zlib. Where each chunk lies in the file is asked of it once;
-from then on a chunk is a positional read and a call of libdeflate, both outside Python's lock.
+HDF5 itself reads under one lock and decompresses with zlib, which is slower. It is asked once where each
+chunk lies in the file; from then on a chunk is a positional read and a call of libdeflate, both of which
+release Python's lock.
 """
 
 import os
@@ -25,19 +26,19 @@ LARGEST_CHUNK = 1 << 26
 
 
 class Vector(Protocol):
-    """A stored vector that several threads may read. `says` names a slower way, where it is one."""
+    """A stored vector that several threads may read. `slower` names a slower way of reading."""
 
-    says: str
+    slower: str
 
     def read(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         """The stretches [start, stop) of rising, disjoint places, one after the other."""
 
 
 class Spanned:
-    """A vector that is read through the library that holds it: the whole span, then the stretches."""
+    """A vector that is read through HDF5 or zarr: the whole span first, then the stretches cut from it."""
 
-    def __init__(self, stored: h5py.Dataset, says: str) -> None:
-        self._stored, self.says = stored, says
+    def __init__(self, stored: h5py.Dataset, slower: str) -> None:
+        self._stored, self.slower = stored, slower
 
     def read(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         if not len(starts):
@@ -58,7 +59,7 @@ class Chunks(NamedTuple):
 
 
 class Direct:
-    """A vector that is read by position.
+    """A vector whose chunks are read from the file by position.
 
     Args:
         file: open file descriptor of the HDF5 file.
@@ -66,14 +67,14 @@ class Direct:
         chunks: where they lie.
     """
 
-    says = ""
+    slower = ""
 
     def __init__(self, file: int, dtype: np.dtype, chunks: Chunks) -> None:
         self._file, self._dtype, self._chunks = file, dtype, chunks
 
     def read(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         out = np.empty(int((stops - starts).sum()), self._dtype)
-        filled, held, chunk = 0, -1, out[:0]
+        filled, current, chunk = 0, -1, out[:0]
         for start, stop in _runs(starts, stops):
             while start < stop:
                 number, offset = divmod(start, self._chunks.size)
@@ -82,13 +83,13 @@ class Direct:
                 if not self._chunks.compressed:
                     self._read_into(piece, number, offset)
                 else:
-                    if number != held:
-                        chunk, held = self.inflated(number), number
+                    if number != current:
+                        chunk, current = self.decompressed(number), number
                     piece[:] = chunk[offset : offset + n]
                 filled, start = filled + n, start + n
         return out
 
-    def inflated(self, number: int) -> np.ndarray:
+    def decompressed(self, number: int) -> np.ndarray:
         """The entries of one compressed chunk."""
         size = self._chunks.size * self._dtype.itemsize
         stored = os.pread(self._file, int(self._chunks.length[number]), int(self._chunks.place[number]))

@@ -47,8 +47,8 @@ def find_expression(atlas: Atlas, wanted: str) -> Expression:
     if wanted == "auto":
         for matrix in sorted(atlas.matrices, key=lambda name: _preference(name)):
             if is_counts(sample := atlas.sample(matrix)):
-                said = f"raw counts in {matrix}"
-                return Expression(matrix, "counts", f"{said}; {_agreement(atlas, matrix, sample)}")
+                relation = _agreement(atlas, matrix, sample)
+                return Expression(matrix, "counts", f"raw counts in {matrix}; {relation}")
     sample = atlas.sample("X")
     if is_counts(sample):
         raise UserError("data.counts=none, but X holds raw counts, no log values. Use data.counts=auto.")
@@ -65,7 +65,7 @@ def log_normalise(counts: sp.csr_matrix, totals: np.ndarray) -> sp.csr_matrix:
 
 
 def require(block: sp.csr_matrix, expression: Expression, file: str) -> None:
-    """Refuse rows whose values are not what a sample said the matrix holds.
+    """Refuse rows whose values are not of the kind that was found in a sample of the matrix.
 
     Raises:
         UserError: a negative value, or a fraction among counts.

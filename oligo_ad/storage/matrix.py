@@ -1,7 +1,7 @@
-"""The cohort's values on disk: CSR with small gene indices, written as they come, mapped when read.
+"""The values of a cohort on disk: CSR with small gene indices, written block by block, mapped when read.
 
-Mapped memory is the operating system's to reclaim, and processes share it: a cohort larger than the
-free memory still runs, and six runs hold it once.
+The operating system reclaims mapped memory when it needs it, and processes share it: a cohort larger than
+the free memory can still be used, and six runs at once hold it in memory once.
 """
 
 from dataclasses import dataclass, replace
@@ -99,24 +99,24 @@ class _GrowingArray:
     def __init__(self, path: Path, dtype: np.dtype) -> None:
         self._file: BufferedRandom = path.open("w+b")
         self._dtype = dtype
-        self._head(0)
+        self._write_header(0)
         self._start = self._file.tell()
 
     def append(self, values: np.ndarray) -> None:
         self._file.write(values.astype(self._dtype, copy=False).data)
 
     def close(self, lengths: np.ndarray, keep: np.ndarray) -> None:
-        """Keep some of the stretches that follow one another, and end the file behind them."""
+        """Keep some of the stretches, whose lengths are given in order, and end the file after them."""
         n = int(lengths[keep].sum())
         if not keep.all():
             self._compact(lengths, keep)
         self._file.truncate(self._start + n * self._dtype.itemsize)
         self._file.seek(0)
-        self._head(n)
+        self._write_header(n)
         self._file.close()
 
     def _compact(self, lengths: np.ndarray, keep: np.ndarray) -> None:
-        """Move what is kept to the front, a block at a time: it never moves behind itself."""
+        """Move what is kept to the front, block by block, never past what was read."""
         read = filled = 0
         step = max(1, BLOCK // max(1, int(lengths.max())))
         for first in range(0, len(lengths), step):
@@ -128,7 +128,7 @@ class _GrowingArray:
             self._file.write(values.data)
             read, filled = read + int(length.sum()), filled + len(values)
 
-    def _head(self, length: int) -> None:
+    def _write_header(self, length: int) -> None:
         description = np.lib.format.dtype_to_descr(self._dtype)
         header = {"descr": description, "fortran_order": False, "shape": (length,)}
         np.lib.format.write_array_header_1_0(self._file, header)

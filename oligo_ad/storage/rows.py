@@ -1,4 +1,4 @@
-"""Chosen rows of a stored matrix, whatever its layout, in blocks that threads read side by side."""
+"""Chosen rows of a stored matrix of any layout, in blocks that several threads read at once."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -17,18 +17,18 @@ THREADS = min(8, CORES)
 
 
 class Damaged(ValueError):
-    """What is stored contradicts itself; the message ends a sentence about the matrix."""
+    """A stored matrix is not valid. The message ends a sentence that begins with its name."""
 
 
 class Reader(NamedTuple):
     """A matrix ready to be read: `read` turns each of `parts`, rows of it, into a block.
 
-    `says` names the slower ways that its storage asks for, if any.
+    `slower` names the slower ways of reading that its storage requires, if any.
     """
 
     parts: list[np.ndarray]
     read: Callable[[np.ndarray], sp.csr_matrix]
-    says: list[str]
+    slower: list[str]
 
 
 def read_rows(reader: Reader) -> Iterator[sp.csr_matrix]:
@@ -50,7 +50,7 @@ def read_rows(reader: Reader) -> Iterator[sp.csr_matrix]:
 
 
 def csr_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray, file: int | None) -> Reader:
-    """Rows of a CSR matrix: only what they hold is read, where the storage allows it.
+    """Rows of a CSR matrix; where its storage allows, nothing else is read.
 
     Raises:
         Damaged: the row pointers fit neither the shape nor what is stored.
@@ -58,7 +58,7 @@ def csr_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray, file
     n_genes = shape[1]
     indptr = _pointers(group, shape[0], "row")
     data, indices = (open_vector(group[name], file) for name in ("data", "indices"))
-    says = list(dict.fromkeys(vector.says for vector in (data, indices) if vector.says))
+    slower = list(dict.fromkeys(vector.slower for vector in (data, indices) if vector.slower))
 
     def read(part: np.ndarray) -> sp.csr_matrix:
         starts, stops = indptr[part], indptr[part + 1]
@@ -74,13 +74,13 @@ def csr_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray, file
 
     own = _offsets(indptr[rows + 1] - indptr[rows])
     parts = _cut(rows, own[:-1], own[1:], BLOCK)
-    if says:
+    if slower:
         parts = [piece for part in parts for piece in _cut(part, indptr[part], indptr[part + 1], SPAN)]
-    return Reader(parts, read, says)
+    return Reader(parts, read, slower)
 
 
 def csc_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray) -> Reader:
-    """Rows of a CSC matrix. It has none to seek: all is read, and what the rows hold is kept in memory.
+    """Rows of a CSC matrix. The whole matrix is read, and what the rows hold is kept in memory.
 
     Raises:
         Damaged: the column pointers or row indices do not fit the shape.
@@ -105,7 +105,7 @@ def csc_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray) -> R
     return Reader(
         parts=_cut(np.arange(len(rows)), own[:-1], own[1:], BLOCK),
         read=lambda part: whole[part[0] : part[-1] + 1],
-        says=["stored by gene (CSC), which is read whole"],
+        slower=["stored by gene (CSC), which is read whole"],
     )
 
 

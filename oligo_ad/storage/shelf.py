@@ -74,10 +74,10 @@ def claimed(folder: Path, message: str, advice: str = "") -> Iterator[None]:
 
 @contextmanager
 def published(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write a file or a folder to, which then takes the place of `path`.
+    """A path to write a file or a folder to, which takes the place of `path` when the block ends well.
 
-    Only when the block ends well and everything is on the disk; otherwise what was written is removed. A
-    folder takes the place of none but an empty one. For one process at a time.
+    By then everything is on the disk. What a block that raises has written is removed. The place of a folder
+    must be free, and one process at a time may write: hold a lock where several could.
     """
     staging = path.with_name(path.name + PARTIAL)
     remove(staging)
@@ -109,7 +109,7 @@ def remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have the system write to the disk what it still holds in memory."""
+    """Wait until a file, or all files of a folder, are on the disk."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
             with file.open("rb+") as opened:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -172,47 +173,60 @@ def test_another_file_at_the_same_place_is_another_cohort(tmp_path: Path) -> Non
 
 # Which code a cohort and a simulated atlas depend on
 
-SIMULATION = {"genes.csv.gz", "simulate.py"}
 COHORT = {
-    *(f"oligo_ad/data/{name}.py" for name in ("cohort", "cohort_files", "selection", "sums")),
+    *(f"data/{name}.py" for name in ("cohort", "cohort_files", "selection", "sums")),
     *(
-        f"oligo_ad/storage/{name}.py"
-        for name in ("atlas", "chunks", "expression", "kernels", "matrix", "rows")
+        f"storage/{name}.py"
+        for name in ("atlas", "chunks", "expression", "kernels", "matrix", "rows", "stores")
     ),
+}
+SIMULATION = {
+    f"simulation/{name}" for name in ("counts.py", "dream.py", "genes.csv.gz", "simulate.py", "truth.py")
 }
 
 
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package, whose code is hashed in the place of this one's."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(cache.__file__).parents[1], tmp_path / "oligo_ad", ignore=ignored)
-    monkeypatch.setattr(shelf, "ROOT", tmp_path)
-    return tmp_path
+    package = tmp_path / "code/oligo_ad"
+    shutil.copytree(Path(cache.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(shelf, "ROOT", package.parent)
+    return package
 
 
-def files_that_change(names_a_key: Callable[[], Path], copied: Path) -> set[str]:
-    """The files of the package whose change changes the name of what is kept."""
-    before, found = names_a_key(), set()
-    for file in sorted((copied / "oligo_ad").rglob("*.*")):
+def files_of_the_key(path_of: Callable[[], Path], package: Path, *folders: str) -> set[str]:
+    """The files in some folders of the package whose change changes the name of what is kept."""
+    before, found = path_of(), set()
+    for file in (file for folder in folders for file in (package / folder).glob("*.*")):
         content = file.read_bytes()
         file.write_bytes(content + b"\nCHANGED = 1\n")
-        if names_a_key() != before:
-            found.add(str(file.relative_to(copied)))
+        if path_of() != before:
+            found.add(str(file.relative_to(package)))
         file.write_bytes(content)
+    assert path_of() == before
     return found
 
 
+def test_the_modules_that_a_cohort_depends_on_are_these() -> None:
+    modules = {
+        f"{name.removeprefix('oligo_ad.').replace('.', '/')}.py"
+        for name in shelf.modules_of(*cache.COHORT_CODE)
+    }
+    assert modules == COHORT
+
+
 def test_a_cohort_is_keyed_by_the_code_that_shapes_it_and_no_other(config: DataConfig, copied: Path) -> None:
-    path = Path(str(config.path))
-    assert files_that_change(lambda: cache.cohort_folder(path, config, copied), copied) == COHORT
+    def path_of() -> Path:
+        return cache.cohort_folder(Path(str(config.path)), config, copied)
+
+    assert files_of_the_key(path_of, copied, "data", "storage", "inputs", "") == COHORT
 
 
 def test_a_simulated_atlas_is_keyed_by_the_simulation_and_its_table(copied: Path) -> None:
     simulation = builders.configuration("data=demo").data.simulation
     assert simulation is not None
-    found = files_that_change(lambda: cache.simulated_path(simulation, copied), copied)
-    assert found == {f"oligo_ad/simulation/{name}" for name in SIMULATION}
+    path_of = partial(cache.simulated_path, simulation, copied)
+    assert files_of_the_key(path_of, copied, "simulation", "data", "storage", "") == SIMULATION
 
 
 def test_another_code_is_another_cohort_and_other_words_are_not(
@@ -220,7 +234,7 @@ def test_another_code_is_another_cohort_and_other_words_are_not(
 ) -> None:
     load_cohort(config, tmp_path / "cache")
     for added, n_cohorts in (("# in other words", 1), ("CHANGED = 1", 2)):
-        with (copied / "oligo_ad/storage/matrix.py").open("a") as file:
+        with (copied / "storage/matrix.py").open("a") as file:
             file.write(f"\n{added}\n")
         load_cohort(config, tmp_path / "cache")
         assert len(folders(tmp_path / "cache")) == n_cohorts
@@ -271,7 +285,7 @@ def test_a_damaged_file_is_not_blamed_on_the_cache(tmp_path: Path) -> None:
     assert "Choose cache.dir=DIR" not in str(caught.value)
 
 
-def test_a_wrong_path_is_told_although_the_cohort_is_cached(config: DataConfig, tmp_path: Path) -> None:
+def test_a_wrong_path_is_an_error_although_the_cohort_is_cached(config: DataConfig, tmp_path: Path) -> None:
     load_cohort(config, tmp_path)
     with pytest.raises(UserError, match="there is no file"):
         load_cohort(replace(config, path=f"{config.path}.gone"), tmp_path)

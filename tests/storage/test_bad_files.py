@@ -1,4 +1,4 @@
-"""A file that is damaged, foreign or hostile is refused in words; it crashes and fools nothing."""
+"""A file that is damaged, foreign or hostile is refused with a message; it does not crash or deceive."""
 
 import errno
 import signal
@@ -88,15 +88,15 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "words"),
     [('{"zarr_format": 2}', "holds no AnnData: it has no obs and no var and no X"), ("{", "zarr store")],
     ids=["empty", "damaged"],
 )
-def test_a_zarr_store_that_holds_no_anndata_is_refused(tmp_path: Path, content: str, said: str) -> None:
+def test_a_zarr_store_that_holds_no_anndata_is_refused(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "atlas.zarr"
     path.mkdir()
     (path / ".zgroup").write_text(content)
-    assert_refused(path, said)
+    assert_refused(path, words)
 
 
 def test_a_missing_file_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_disk_that_fills_up_leaves_no_simulated_atlas_to_trust(
     simulation = ("data.simulation.nuclei=500", "data.simulation.genes=200")
     config = configuration("data=demo", *simulation).data
     with monkeypatch.context() as full:
-        full.setattr(demo, "_write_frame", no_space)
+        full.setattr(demo, "write_frame", no_space)
         message = answer(source, config, tmp_path)
     assert_says(message, "No space left on device", str(tmp_path), "cache.dir=DIR")
     assert not list(tmp_path.glob("*.h5ad"))

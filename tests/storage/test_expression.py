@@ -78,7 +78,9 @@ def test_a_layer_of_log_values_is_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("wanted", "matrix"), [("X", "X"), ("raw", "raw/X"), ("mine", "layers/mine")])
-def test_counts_are_taken_where_the_user_says(tmp_path: Path, wanted: str, matrix: str) -> None:
+def test_counts_are_taken_from_the_matrix_that_the_user_names(
+    tmp_path: Path, wanted: str, matrix: str
+) -> None:
     adata = counts_atlas()
     adata.raw = adata.copy()
     adata.layers["mine"] = adata.X.copy()
@@ -91,7 +93,7 @@ def test_a_named_matrix_without_counts_is_refused(tmp_path: Path) -> None:
         found(log_atlas(), tmp_path, "X")
 
 
-def test_a_misspelt_layer_is_told_with_the_nearest_name(tmp_path: Path) -> None:
+def test_a_misspelt_layer_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
     adata = log_atlas()
     adata.layers["UMIs"] = counts_atlas().X
     with pytest.raises(UserError, match="Did you mean 'UMIs'"):

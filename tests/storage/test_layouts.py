@@ -1,4 +1,4 @@
-"""However a matrix is stored, the cohort is the same to the last bit, and a slower way says so."""
+"""However a matrix is stored, the cohort is the same to the last bit; a slower way of reading is logged."""
 
 import importlib.util
 import logging
@@ -168,7 +168,7 @@ def as_anndata_reads(path: Path) -> np.ndarray:
     return dense[dense.any(axis=1)].astype(np.float32)
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "oligo_ad.storage.atlas"]
 
 
@@ -184,17 +184,17 @@ def cut(monkeypatch: pytest.MonkeyPatch, block: int | None) -> None:
 
 
 def read_alike(path: Path, plain: Cohort, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the log said while the cohort was read, which is the plain one and what anndata reads."""
+    """Check that the cohort is the plain one and what anndata reads; returns what was logged meanwhile."""
     with caplog.at_level(logging.INFO):
         made = builders.read(path)
     assert_same(made, plain)
     np.testing.assert_array_equal(builders.counts(made), as_anndata_reads(path), strict=True)
-    return said(caplog)
+    return logged(caplog)
 
 
 @SIZES
 @pytest.mark.parametrize("name", FAST)
-def test_a_layout_that_is_read_by_position_gives_the_same_cohort_and_says_nothing(
+def test_a_layout_that_is_read_by_position_gives_the_same_cohort_and_logs_nothing(
     tmp_path: Path,
     plain: Cohort,
     caplog: pytest.LogCaptureFixture,
@@ -208,7 +208,7 @@ def test_a_layout_that_is_read_by_position_gives_the_same_cohort_and_says_nothin
 
 @SIZES
 @pytest.mark.parametrize("name", SLOW)
-def test_a_slower_layout_gives_the_same_cohort_and_says_why_it_is_slow(
+def test_a_slower_layout_gives_the_same_cohort_and_logs_why_it_is_slow(
     tmp_path: Path,
     plain: Cohort,
     caplog: pytest.LogCaptureFixture,
@@ -254,13 +254,15 @@ def test_chunks_too_large_to_hold_in_every_thread_are_left_to_hdf5(
     monkeypatch.setattr(chunks, "LARGEST_CHUNK", 64 * 4 - 1)
     with caplog.at_level(logging.INFO):
         assert_same(builders.read(stored(chunks=(64,), **GZIP)(tmp_path)), plain)
-    assert [line.split(": ")[-1] for line in said(caplog)] == ["its chunks hold 64 entries"]
+    assert [line.split(": ")[-1] for line in logged(caplog)] == ["its chunks hold 64 entries"]
 
 
-def test_the_log_is_told_once_and_not_of_samples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slower_way_is_logged_once_and_not_for_samples(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         builders.read(of(sp.csc_matrix)(tmp_path))
-    assert len(said(caplog)) == 1
+    assert len(logged(caplog)) == 1
 
 
 # Rows that are not canonical
@@ -336,7 +338,7 @@ def test_stretches_read_by_position_or_through_hdf5_equal_slices(
     shuffled_alone = options.get("shuffle") and "compression" not in options
     empty = not options and not len(values)
     assert isinstance(fastest, Spanned if shuffled_alone or empty else Direct)
-    assert bool(fastest.says) == isinstance(fastest, Spanned)
+    assert bool(fastest.slower) == isinstance(fastest, Spanned)
 
 
 # Without the package `deflate`, and damage

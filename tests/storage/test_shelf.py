@@ -132,6 +132,15 @@ def test_a_file_that_was_there_stays_until_the_new_one_is_whole(tmp_path: Path) 
     assert path.read_text() == "new"
 
 
+def test_a_folder_does_not_take_the_place_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "cohort"
+    put_folder(path, "old")
+    with pytest.raises(OSError, match="not empty"), shelf.published(path) as staging:
+        put_folder(staging, "new")
+    assert content_of(path) == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_files_of_one_stem_are_published_side_by_side(tmp_path: Path) -> None:
     with shelf.published(tmp_path / "a.csv") as csv, shelf.published(tmp_path / "a.html") as html:
         csv.write_text("csv")
