@@ -23,7 +23,7 @@ from side_by_side import Job, main
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from oligo_ad.inputs.featurizers import StandardisedPanel, ragged
-from oligo_ad.inputs.loader import Loader, Share
+from oligo_ad.inputs.loader import Donors, NucleusLoader, NucleusStore, Process
 from oligo_ad.models.mlp import MLP
 
 CELLS, GENES, DENSITY = 100_000, 2_000, 0.18
@@ -40,12 +40,14 @@ def panel() -> sp.csr_matrix:
     return sp.csr_matrix(sp.vstack([some] * (CELLS // some.shape[0]), format="csr"))
 
 
-def our_loader() -> Loader:
+def our_loader() -> NucleusLoader:
     """Mean 0 and SD 1 leave values as they are, to be compared; the work is the same."""
     learned = {"mean": torch.zeros(GENES), "sd": torch.ones(GENES)}
     featurizer = StandardisedPanel(clip=1e9).restore([str(gene) for gene in range(GENES)], learned)
-    donor, no_metadata = np.repeat("donor", CELLS), np.empty((CELLS, 0))
-    return Loader(featurizer, ragged(panel()), no_metadata, LABEL, donor, torch.device("cpu"), Share())
+    # As many donors as nuclei, so that each has the label that is compared.
+    donors = Donors(np.arange(CELLS), LABEL, np.empty((CELLS, 0)))
+    store = NucleusStore(featurizer, ragged(panel()), donors, torch.device("cpu"), Process())
+    return NucleusLoader(store, donors.of_nucleus)
 
 
 def oligo_ad(options: argparse.Namespace) -> Job:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oligo_ad.inputs.batch import Batch
+from oligo_ad.inputs.batch import Batch, Inputs
 
 FOUND = importlib.util.find_spec("scgpt")
 HOME = Path(FOUND.submodule_search_locations[0]) if FOUND and FOUND.submodule_search_locations else None
@@ -95,8 +95,7 @@ def cells(lengths: list[int]) -> Batch:
     ids[:, 0] = vocabulary()["<cls>"]
     values = torch.randint(1, 51, shape, generator=generator).float().masked_fill(~mask, -2.0)
     values[:, 0] = 0
-    nothing = torch.zeros(len(lengths))
-    return Batch(ids, values, mask, nothing[:, None][:, :0], nothing, nothing.long())
+    return Batch.of_nuclei(Inputs(ids, values, mask))
 
 
 def vector(model: Any, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from side_by_side import Job, main
 from torch import Tensor, nn
 
-from oligo_ad.inputs.batch import Batch
+from oligo_ad.inputs.batch import Batch, Inputs
 from oligo_ad.models.transformer import Transformer
 
 HEADS, LAYERS = 8, 3
@@ -28,10 +28,7 @@ def network(options: argparse.Namespace, **how: bool) -> Transformer:
 def cells(dense_BG: Tensor) -> Batch:
     """Their expressed genes, all cells of one length: what bucketed batches come to."""
     ids_BL = dense_BG.nonzero()[:, 1].view(len(dense_BG), -1)
-    nothing, label = dense_BG.new_zeros(len(dense_BG), 0), dense_BG.new_zeros(len(dense_BG))
-    return Batch(
-        ids_BL, dense_BG.gather(1, ids_BL), torch.ones_like(ids_BL).bool(), nothing, label, label.long()
-    )
+    return Batch.of_nuclei(Inputs(ids_BL, dense_BG.gather(1, ids_BL), torch.ones_like(ids_BL).bool()))
 
 
 def values(options: argparse.Namespace) -> Tensor:

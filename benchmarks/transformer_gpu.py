@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformer import Reference, cells, network, values
 
 from oligo_ad.inputs.batch import Batch
-from oligo_ad.training.predict import attention_kernels
+from oligo_ad.training.attention import attention_kernels
 
 FLOOR = {0.5: 1.3, 0.8: 0.52, 0.9: 0.26}
 CELLS = 100_000

@@ -20,17 +20,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
-from pydantic import TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked
+from pydantic import ValidationError
 from yaml import YAMLError
 
 from oligo_ad.config import Config, read
 from oligo_ad.errors import UserError, listing
+from oligo_ad.facts import FoldHistory, RunFacts, from_plain, to_plain
 from oligo_ad.storage.shelf import published, write_json, write_text
 from oligo_ad.storage.tables import read_parquet
 
@@ -46,84 +46,7 @@ FAILURE, PRUNED = "failure.json", "pruned.json"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 
 
-@checked(frozen=True)
-class Epoch:
-    """One line of the learning curve; `loss`, `cell_auroc` and `donor_auroc` on validation donors."""
-
-    epoch: int
-    train_loss: float
-    loss: float
-    cell_auroc: float
-    donor_auroc: float
-    gradient_norm: float
-    learning_rate: float
-    nuclei_per_second: float
-
-
-@checked(frozen=True)
-class FoldHistory:
-    """How one fold was trained.
-
-    `donors`: how many in each part. `threshold`: the probability from which a donor is called positive.
-    `genes`: those that the model reads; `input`: what its featurizer reports. `parameters`: how many are
-    trained. `attention`: the kernels that ran. `seconds`: of the fold, baselines included.
-    """
-
-    fold: int
-    seed: int
-    donors: dict[str, int]
-    pos_weight: float
-    best_epoch: int
-    threshold: float
-    genes: list[str]
-    input: dict[str, str]
-    parameters: int
-    attention: list[str]
-    seconds: float
-    epochs: list[Epoch]
-
-
-@checked(frozen=True)
-class DonorFacts:
-    """A donor that was compared: its label, 0 or 1, and its nuclei."""
-
-    label: int
-    nuclei: int
-
-
-@checked(frozen=True)
-class RunFacts:
-    """What a run found and used, before anything was trained.
-
-    `cohort`: which columns and values define it. `classes`: words of the negative and the positive class.
-    `sample`: what is predicted. `flow`, `excluded`: donors and nuclei by step and class, and by excluded
-    label value. `covariates`: the columns that the model is given; `label_derived`: those that give the label
-    away. `pretrained`: what the reader of a checkpoint reports, if there is one; `random_weights`: whether
-    it left out the weights. `environment`: versions and machine. `words`: the command line. `seconds`: to
-    this point.
-    """
-
-    cohort: dict[str, str]
-    simulated: bool
-    classes: tuple[str, str]
-    sample: str
-    donors: dict[str, DonorFacts]
-    flow: list[dict[str, Any]]
-    excluded: list[dict[str, Any]]
-    notes: list[str]
-    covariates: list[str]
-    label_derived: list[str]
-    pretrained: dict[str, str] | None
-    random_weights: bool
-    environment: dict[str, str]
-    words: list[str]
-    seconds: float
-
-    @property
-    def donor_table(self) -> pd.DataFrame:
-        """label and nuclei, indexed by donor id."""
-        rows = {donor: {"label": of.label, "nuclei": of.nuclei} for donor, of in self.donors.items()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("donor")
+Facts = TypeVar("Facts")
 
 
 @dataclass(frozen=True)
@@ -134,8 +57,7 @@ class FoldRecord:
 
     @cached_property
     def history(self) -> FoldHistory:
-        found: FoldHistory = _parse(self.folder / HISTORY, FoldHistory)
-        return found
+        return _parse(self.folder / HISTORY, FoldHistory)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -196,8 +118,7 @@ class Record:
 
     @cached_property
     def facts(self) -> RunFacts:
-        found: RunFacts = _parse(self.folder / FACTS, RunFacts)
-        return found
+        return _parse(self.folder / FACTS, RunFacts)
 
     @cached_property
     def folds(self) -> list[FoldRecord]:
@@ -236,7 +157,7 @@ class Record:
         write_text(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
 
     def write_facts(self, facts: RunFacts) -> None:
-        write_json(self.folder / FACTS, _plain(facts, RunFacts))
+        write_json(self.folder / FACTS, to_plain(facts))
 
     def write_failure(self, message: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -269,7 +190,7 @@ class FoldWriter:
         predictions.to_parquet(self.folder / PREDICTIONS, index=False)
         if baselines is not None:
             baselines.to_parquet(self.folder / BASELINES, index=False)
-        write_json(self.folder / HISTORY, _plain(history, FoldHistory))
+        write_json(self.folder / HISTORY, to_plain(history))
 
 
 def probability_of(logit: np.ndarray) -> np.ndarray:
@@ -316,16 +237,12 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _parse(file: Path, kind: type) -> Any:
+def _parse(file: Path, kind: type[Facts]) -> Facts:
     try:
-        return TypeAdapter(kind).validate_python(_json(file))
+        found: Facts = from_plain(_json(file), kind)
     except ValidationError as error:
         raise _unreadable(file, error) from None
-
-
-def _plain(facts: Any, kind: type) -> dict[str, Any]:
-    content: dict[str, Any] = TypeAdapter(kind).dump_python(facts, mode="json")
-    return content
+    return found
 
 
 def _table(file: Path) -> pd.DataFrame:

@@ -24,10 +24,11 @@ from oligo_ad.data.contrast import Contrast, open_contrast
 from oligo_ad.data.split import PARTS, Fold
 from oligo_ad.data.sums import DonorSums
 from oligo_ad.errors import UserError
+from oligo_ad.facts import Epoch, FoldHistory
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.checkpoint import SETTINGS
 from oligo_ad.models.scgpt.network import ScGPT
-from oligo_ad.record import Epoch, FoldHistory, Record
+from oligo_ad.record import Record
 from oligo_ad.storage.atlas import open_atlas
 from oligo_ad.storage.expression import TARGET
 from oligo_ad.storage.matrix import CellMatrix

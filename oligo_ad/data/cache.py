@@ -167,7 +167,6 @@ def kept_array(cache: Path, name: str, make: Callable[[], np.ndarray]) -> np.nda
     path = cache / f"{name}.safetensors"
     with _locked(path):
         if path.exists() and (kept := _checked_array(path)) is not None:
-            log.info("%s: from the cache %s", name.split("-")[0], path)
             return kept
         array = np.ascontiguousarray(make())
         with published(path) as staging:
@@ -190,18 +189,22 @@ def _checked_array(path: Path) -> np.ndarray | None:
 
 def describe(cache: Path) -> str:
     """What a cache holds, a line each, and how large it is."""
-    lines, total = [f"cache.dir={cache}"], 0
+    lines, total, vectors = [f"cache.dir={cache}"], 0, list[int]()
     for path in _made(cache):
         with _locked(_finished(path)):
             if not path.exists():
                 continue
             n_bytes = size(path)
             total += n_bytes
+            if path.suffix == ".safetensors":  # one a donor: too many for a line each
+                vectors.append(n_bytes)
+                continue
             written = datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
             lines.append(f"  {megabytes(n_bytes):>12}  {written}  {path.name:<32} {_about(path)}")
-    return "\n".join(
-        [*lines, f"  {megabytes(total):>12}  in all; `python run.py task=clear_cache` removes it"]
-    )
+    if vectors:
+        lines.append(f"  {megabytes(sum(vectors)):>12}  vectors of frozen networks, of {len(vectors)} donors")
+    lines.append(f"  {megabytes(total):>12}  in all; `python run.py task=clear_cache` removes it")
+    return "\n".join(lines)
 
 
 def clear(cache: Path) -> str:
@@ -240,7 +243,7 @@ def _about(path: Path) -> str:
     if path.suffix in LEFT:
         return LEFT[path.suffix]
     if path.is_file():
-        return "simulated atlas" if path.name.startswith("SIMULATED") else "vectors of a pretrained model"
+        return "simulated atlas"
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         nuclei, genes = manifest["shape"]

@@ -64,6 +64,14 @@ class Tokens(NamedTuple):
     def to(self, device: torch.device) -> "Tokens":
         return Tokens(*(part.to(device) for part in self))
 
+    def of(self, rows: Tensor) -> "Tokens":
+        """Some cells, as if there were no others."""
+        starts, lengths = self.offsets[rows], self.offsets.diff()[rows]
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        places = torch.arange(int(offsets[-1])) + (starts - offsets[:-1]).repeat_interleave(lengths)
+        keys = self.keys[rows] if len(self.keys) else self.keys
+        return Tokens(offsets, self.gene_ids[places], self.values[places], keys)
+
     def gather(self, rows_B: Tensor, longest: int) -> Inputs:
         """Some cells, in `longest` places each; padding is id 0 and value 0."""
         start_B = self.offsets[rows_B]

@@ -6,11 +6,11 @@ donors share them.
 """
 
 import hashlib
-import inspect
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,9 +23,11 @@ from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Batch, Inputs, Tokens
 from oligo_ad.inputs.featurizers import Featurizer, Size, State
-from oligo_ad.models import blocks
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.progress import progress
+from oligo_ad.storage.shelf import code_of
+
+log = logging.getLogger(__name__)
 
 NETWORK, FEATURIZER = "network.", "featurizer."  # prefixes of what is saved
 
@@ -66,6 +68,7 @@ class Frozen:
         self._batch_size, self._seed = batch_size, seed
         self._network: nn.Module | None = None
         self._known: tuple[Cohort, np.ndarray] | None = None
+        self._n_computed = 0
 
     @property
     def gene_names(self) -> list[str]:
@@ -141,10 +144,12 @@ class Frozen:
         if self._known is None or self._known[0] is not cohort:
             tokens, same = self._input.tokens(cohort), self._digest()
             vectors = np.empty((len(cohort.cells), self.n_ids), np.float32)
+            self._n_computed = 0
             with progress("taking the vectors of a frozen network", len(vectors), "nuclei") as advance:
                 for rows in cohort.cells.groupby("donor", observed=True).indices.values():
-                    vectors[rows] = self._of_donor(_only(tokens, torch.from_numpy(rows)), same)
+                    vectors[rows] = self._of_donor(tokens.of(torch.from_numpy(rows)), same)
                     advance(len(rows))
+            log.info("vectors of %d nuclei, %d of them computed now", len(vectors), self._n_computed)
             self._made_network().cpu()
             self._known = cohort, vectors
         return self._known[1]
@@ -161,7 +166,10 @@ class Frozen:
     def _digest(self) -> bytes:
         """Of all that the vectors depend on, but for the nuclei: code, settings, and what was learned."""
         network = self._made_network()
-        digest = hashlib.sha256(_code(network, self._input) + repr(self._how).encode())
+        modules = (__name__, type(network).__module__, type(self._input).__module__)
+        # What reads and prepares files makes the tokens, which are hashed themselves.
+        code = code_of(*modules, apart_from=("oligo_ad.data", "oligo_ad.storage"))
+        digest = hashlib.sha256(code.encode() + repr(self._how).encode())
         for name, tensor in (*network.state_dict().items(), *self._input.state().items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
         return digest.digest()
@@ -171,6 +179,7 @@ class Frozen:
         lengths = tokens.offsets.diff()
         network, tokens = self._made_network().to(self._device), tokens.to(self._device)
         vectors = np.empty((len(lengths), self.n_ids), np.float32)
+        self._n_computed += len(vectors)
         # The longest first: if memory does not suffice, that is known at once.
         for rows in lengths.argsort(descending=True, stable=True).split(self._batch_size):
             rows_B = rows.to(self._device)
@@ -179,24 +188,8 @@ class Frozen:
         return vectors
 
 
-def _only(tokens: Tokens, rows: Tensor) -> Tokens:
-    """Some cells, as if there were no others."""
-    starts, lengths = tokens.offsets[rows], tokens.offsets.diff()[rows]
-    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    places = torch.arange(int(offsets[-1])) + (starts - offsets[:-1]).repeat_interleave(lengths)
-    keys = tokens.keys[rows] if len(tokens.keys) else tokens.keys
-    return Tokens(offsets, tokens.gene_ids[places], tokens.values[places], keys)
-
-
 def _part(state: State, prefix: str) -> State:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
-def _code(*parts: Any) -> bytes:
-    """The source of what computes the vectors."""
-    modules = {inspect.getmodule(type(part)) for part in parts} | {inspect.getmodule(Frozen), blocks}
-    files = sorted(str(module.__file__) for module in modules if module)
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).digest()
 
 
 @contextmanager

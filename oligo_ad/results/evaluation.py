@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from oligo_ad.config import EvaluationConfig
-from oligo_ad.record import FoldHistory, Record, probability_of
+from oligo_ad.facts import FoldHistory
+from oligo_ad.record import Record, probability_of
 from oligo_ad.results import metrics
 from oligo_ad.results.metrics import Interval, Scores
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from oligo_ad.record import Epoch
+from oligo_ad.facts import Epoch
 from oligo_ad.results.evaluation import MODEL, ORACLE, Evaluation
 
 matplotlib.rcParams.update(

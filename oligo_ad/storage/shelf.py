@@ -24,7 +24,9 @@ PARTIAL = ".partial"  # follows the name of a file or folder that is not finishe
 MANIFEST = "manifest.json"
 ROOT = Path(__file__).parents[2]
 # Modules that check or report: no value of a result depends on them.
-NOT_HASHED = {f"oligo_ad.{name}" for name in ("config", "errors", "progress", "threads")}
+NOT_HASHED = {
+    f"oligo_ad.{name}" for name in ("checking", "components", "config", "errors", "progress", "threads")
+}
 
 
 # Locks
@@ -176,7 +178,7 @@ def _checksum_of(manifest: dict[str, Any]) -> str:
 # Code
 
 
-def code_of(*modules: str) -> str:
+def code_of(*modules: str, apart_from: tuple[str, ...] = ()) -> str:
     """SHA-256 of the code of some of this package's modules and of all that they import of it.
 
     It does not depend on comments and docstrings, nor on modules that only check or report (`NOT_HASHED`).
@@ -184,9 +186,10 @@ def code_of(*modules: str) -> str:
 
     Args:
         modules: full names, such as `oligo_ad.data.cohort`; they are read, not imported.
+        apart_from: packages whose code does not count, because what it makes is hashed itself.
     """
     parts = []
-    for module in modules_of(*modules):
+    for module in modules_of(*modules, apart_from=apart_from):
         file = _file_of(module)
         statements = _statements(file)
         parts.append(f"{module}\n{statements}".encode())
@@ -194,13 +197,13 @@ def code_of(*modules: str) -> str:
     return digest(parts)
 
 
-def modules_of(*modules: str) -> list[str]:
+def modules_of(*modules: str, apart_from: tuple[str, ...] = ()) -> list[str]:
     """The names of the modules whose code `code_of` hashes."""
     found: set[str] = set()
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module not in found | NOT_HASHED:
+        if module not in found | NOT_HASHED and module.rpartition(".")[0] not in apart_from:
             found.add(module)
             waiting += filter(_is_module, _imported(module))
     return sorted(found)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.pruners import BasePruner
 
-    from oligo_ad.record import Epoch
+    from oligo_ad.facts import Epoch
 
 STUDY = "study.db"  # in the directory of the sweep
 

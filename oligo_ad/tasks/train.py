@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,31 +14,28 @@ from accelerate import Accelerator
 
 from oligo_ad.config import Config, MetadataConfig
 from oligo_ad.data.contrast import Contrast, open_contrast
-from oligo_ad.data.covariates import COVARIATES, Coding, fit_coding, read_covariates
+from oligo_ad.data.covariates import COVARIATES, read_covariates
 from oligo_ad.data.split import PARTS, Fold, write_split
 from oligo_ad.errors import UserError
-from oligo_ad.inputs.featurizers import Featurizer
-from oligo_ad.inputs.loader import Loader
+from oligo_ad.facts import DonorFacts, Epoch, FoldHistory, RunFacts
 from oligo_ad.models.build import make_classifier, make_featurizer
-from oligo_ad.models.classifier import Classifier
 from oligo_ad.models.pool import Sample
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
-from oligo_ad.record import FOLDS, SPLIT, DonorFacts, Epoch, FoldHistory, Record, RunFacts, probability_of
+from oligo_ad.record import FOLDS, SPLIT, Record, probability_of
 from oligo_ad.results.baselines import Baselines
 from oligo_ad.results.environment import environment
+from oligo_ad.results.evaluation import TEST, VALIDATION
 from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.report import conclude
 from oligo_ad.results.tracking import track
 from oligo_ad.storage.shelf import claimed
-from oligo_ad.training.attention import attention_kernels
-from oligo_ad.training.checkpoint import Bundle, Usage, save_bundle
-from oligo_ad.training.fit import EVALUATION_BATCH, Samples, fit, make_optimizer
+from oligo_ad.training.checkpoint import save_bundle
+from oligo_ad.training.fit import Fitted, make_optimizer
+from oligo_ad.training.fold_model import FoldModel, prepare_model
 from oligo_ad.training.machine import make_accelerator, seed_everything, start_tracker
-from oligo_ad.training.predict import donors_of, make_loader, predict, prediction_table
 
 log = logging.getLogger(__name__)
 
-TRIAL_BATCH = 16  # samples to see which attention kernel runs
 SLOW_ATTENTION = (
     "attention leaves the flash kernel: slower, and more memory. It needs attention_dropout=0 on a CPU, "
     "and precision=bf16 or fp16 on a GPU"
@@ -118,61 +114,33 @@ def begin(run: Run) -> None:
         record.write_facts(_facts(run))
 
 
-class Model(NamedTuple):
-    """A model of one fold with what it is trained and scored on: `samples` by part, places in the loader."""
-
-    featurizer: Featurizer
-    coding: Coding
-    classifier: Classifier
-    loader: Loader
-    samples: dict[str, np.ndarray]
-    label: np.ndarray
-
-
 def train_fold(
     run: Run, fold: Fold, is_trial: bool = False, watch: Callable[[Epoch], None] = lambda epoch: None
 ) -> FoldHistory:
     """Fit everything on the training donors of one fold, predict its donors, and record both.
 
-    Nothing of a test donor is looked at before `predict`; in a trial of a search, nothing ever.
+    Nothing of a test donor is looked at before it is predicted; in a trial of a search, nothing ever.
     """
-    started, config, accelerator = time.perf_counter(), run.config, run.accelerator
-    seed_everything(config.seed, fold.number)
-    model = _prepared(run, fold)
-    kernels = _kernels(run, model)
+    started = time.perf_counter()
+    seed_everything(run.config.seed, fold.number)
+    model = prepare_model(run.config, run.contrast, fold, run.pretrained, run.accelerator)
+    kernels = model.kernels()
     if fold is run.contrast.folds[0] and not all("flash" in kernel for kernel in kernels):
         log.warning("%s (attention runs on: %s)", SLOW_ATTENTION, ", ".join(kernels))
-    samples = Samples(model.samples["train"], model.samples["validation"], model.label)
-    name = f"fold_{fold.number}/" if len(run.contrast.folds) > 1 else ""
-    fitted = fit(model.classifier, model.loader, samples, config.fit, config.seed, accelerator, name, watch)
-    batch_size = EVALUATION_BATCH * config.fit.batch_size
-    logit = {
-        part: predict(fitted.model, model.loader, model.samples[part], batch_size, accelerator)
-        for part in (PARTS[:2] if is_trial else PARTS)
-    }
-    accelerator.free_memory()
-    # Baselines predict test donors, which a trial of a search must not score.
-    scores = run.writes and not is_trial
-    baselines = run.baselines.score(fold) if run.baselines and scores else None
-    history = FoldHistory(
-        fold=fold.number,
-        seed=config.seed,
-        donors={part: len(getattr(fold, part)) for part in PARTS},
-        pos_weight=fitted.pos_weight,
-        best_epoch=fitted.best_epoch,
-        threshold=_threshold(config, model, logit["validation"]),
-        genes=model.featurizer.gene_names,
-        input=model.featurizer.facts(),
-        parameters=sum(p.numel() for p in model.classifier.parameters() if p.requires_grad),
-        attention=kernels,
-        seconds=time.perf_counter() - started,
-        epochs=list(fitted.history),
-    )
+    fitted = model.fit(f"fold_{fold.number}/" if len(run.contrast.folds) > 1 else "", watch)
+    parts = (part for part in PARTS if not (is_trial and part == TEST))
+    logits = {part: model.logits(fitted.model, part) for part in parts}
+    run.accelerator.free_memory()
+    # Baselines predict test donors too.
+    scored = run.baselines if run.writes and not is_trial else None
+    baselines = scored.score(fold) if scored else None
+    threshold = _threshold(run.config, model, logits[VALIDATION])
+    history = _history(model, fitted, kernels, threshold, time.perf_counter() - started)
     if run.writes:
         with _writing(run.record), run.record.fold(fold.number) as writer:
             if not is_trial:
-                save_bundle(_bundle(run, model, history), writer.model)
-            writer.write(history, _predictions(run, model, history, logit), baselines)
+                save_bundle(model.bundle(threshold), writer.model)
+            writer.write(history, model.predictions(logits), baselines)
     return history
 
 
@@ -188,70 +156,30 @@ def finish(run: Run, objective: dict[str, object] | None = None) -> float | None
     return headline
 
 
-def _prepared(run: Run, fold: Fold) -> Model:
-    """Featurizer and coding of covariates, fitted on training donors; an untrained classifier; batches."""
-    config, cohort, contrast, accelerator = run.config, run.contrast.cohort, run.contrast, run.accelerator
-    featurizer = make_featurizer(config.model, run.pretrained, config.cache.path, accelerator.device)
-    featurizer.fit(cohort, fold.train)
-    coding = fit_coding(contrast.covariates.values, fold.train)
-    classifier = make_classifier(
-        config.model, config.metadata.fusion, run.pretrained, featurizer.n_ids, coding.size
-    )
-    donors = donors_of(cohort, contrast.labels.of_donor, coding.apply(contrast.covariates.values))
-    bags = config.fit.bag_size, config.fit.bags
-    loader = make_loader(cohort, featurizer, classifier.pool.sample, donors, bags, accelerator)
-    ids = cohort.donors.index
-    samples = {part: loader.samples_of(ids.get_indexer(getattr(fold, part))) for part in PARTS}
-    return Model(featurizer, coding, classifier, loader, samples, donors.label[loader.donor])
-
-
-def _kernels(run: Run, model: Model) -> list[str]:
-    """The attention kernels of a step like those to come."""
-    train, seed = model.samples["train"], run.config.seed
-    batch_size = min(run.config.fit.batch_size, TRIAL_BATCH, model.loader.epoch_size(train))
-    with run.accelerator.autocast():
-        batch = next(model.loader.shuffled(train, batch_size, seed, epoch=0))
-        return attention_kernels(model.classifier.to(run.accelerator.device), batch)
-
-
-def _threshold(config: Config, model: Model, logit: np.ndarray) -> float:
+def _threshold(config: Config, model: FoldModel, logit: np.ndarray) -> float:
     """The probability from which a sample is called positive: given, or the best for validation donors."""
     given = config.evaluation.threshold
     if given == "validation":
-        return best_threshold(model.label[model.samples["validation"]], probability_of(logit))
+        return best_threshold(model.label[model.samples[VALIDATION]], probability_of(logit))
     return float(given)
 
 
-def _predictions(run: Run, model: Model, history: FoldHistory, logit: dict[str, np.ndarray]) -> pd.DataFrame:
-    """A row a sample, as `record` describes them."""
-    cohort, loader = run.contrast.cohort, model.loader
-    parts = [
-        prediction_table(cohort, loader, model.samples[part], own).assign(part=part)
-        for part, own in logit.items()
-    ]
-    return pd.concat(parts, ignore_index=True).assign(fold=history.fold, seed=history.seed)
-
-
-def _bundle(run: Run, model: Model, history: FoldHistory) -> Bundle:
-    config, genes = run.config, run.contrast.cohort.genes.set_index("name")
-    read = genes.reindex(model.featurizer.gene_names)[["symbol", "ensembl"]]
-    return Bundle(
-        classifier=model.classifier,
-        featurizer=model.featurizer,
-        genes=read.rename_axis("name").reset_index(),
-        covariates=config.metadata.columns,
-        coding=model.coding,
-        usage=Usage(
-            classes=run.contrast.labels.names,
-            threshold=history.threshold,
-            donor_score=config.evaluation.donor_score,
-            calibration=None,
-            batch_size=EVALUATION_BATCH * config.fit.batch_size,
-            bag_size=config.fit.bag_size,
-        ),
-        model=config.model,
-        fusion=config.metadata.fusion,
-        pretrained=run.pretrained,
+def _history(
+    model: FoldModel, fitted: Fitted, kernels: list[str], threshold: float, seconds: float
+) -> FoldHistory:
+    return FoldHistory(
+        fold=model.fold.number,
+        seed=model.config.seed,
+        donors={part: len(getattr(model.fold, part)) for part in PARTS},
+        pos_weight=fitted.pos_weight,
+        best_epoch=fitted.best_epoch,
+        threshold=threshold,
+        genes=model.featurizer.gene_names,
+        input=model.featurizer.facts(),
+        parameters=sum(p.numel() for p in model.classifier.parameters() if p.requires_grad),
+        attention=kernels,
+        seconds=seconds,
+        epochs=list(fitted.history),
     )
 
 

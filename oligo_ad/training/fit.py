@@ -21,10 +21,11 @@ from tqdm import tqdm
 from oligo_ad.components import component
 from oligo_ad.config import FitConfig
 from oligo_ad.errors import UserError
+from oligo_ad.facts import Epoch
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.inputs.loader import Loader
 from oligo_ad.models.classifier import Classifier
-from oligo_ad.record import Epoch, probability_of
+from oligo_ad.record import probability_of
 from oligo_ad.training.predict import predict
 
 log = logging.getLogger(__name__)

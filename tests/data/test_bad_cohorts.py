@@ -12,7 +12,7 @@ from oligo_ad import tasks
 from oligo_ad.data.covariates import Covariates
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.featurizers import StandardisedPanel
-from oligo_ad.tasks import train
+from oligo_ad.training import fold_model
 from tests.builders import answer, assert_says, atlas, cohort, configuration, contrast, write
 
 DONOR, LABEL, CELL_TYPE = "Donor ID", "ADNC", "Subclass"
@@ -171,7 +171,7 @@ def test_donors_of_one_nucleus_each_reach_the_training(
     def begin(*_: object) -> None:
         raise UserError("the training begins")
 
-    monkeypatch.setattr(train, "fit", begin)
+    monkeypatch.setattr(fold_model, "fit", begin)
     path = write(atlas(nuclei=2), tmp_path)
     config = configuration(f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", "data.min_nuclei=1")
     assert answer(tasks.run, config, tmp_path / "run") == "the training begins"

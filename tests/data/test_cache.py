@@ -43,7 +43,7 @@ def config(atlas_file: Path) -> DataConfig:
 
 
 def assert_same(one: Cohort, other: Cohort) -> None:
-    for name in ("data", "indices", "indptr"):
+    for name in ("data", "indices", "starts", "stops"):
         arrays = getattr(one.matrix, name), getattr(other.matrix, name)
         np.testing.assert_array_equal(*arrays, strict=True)
     np.testing.assert_array_equal(one.sums.values, other.sums.values, strict=True)
@@ -142,7 +142,6 @@ def test_damage_twice_is_mended_twice(config: DataConfig, tmp_path: Path) -> Non
         {"min_genes": 5},
         {"min_nuclei": 3},
         {"cell_types": ("Astrocyte",)},
-        {"positive": ("Not AD",), "negative": ("High",)},
         {"counts": "X"},
     ],
     ids=lambda choice: next(iter(choice)),
@@ -153,6 +152,17 @@ def test_another_choice_is_another_cohort(
     load_cohort(config, tmp_path)
     load_cohort(replace(config, **choice), tmp_path)
     assert len(folders(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "choice", [{"positive": ("Not AD",), "negative": ("High",)}, {"label_key": ("Sex",)}]
+)
+def test_another_contrast_is_the_same_cohort(
+    config: DataConfig, tmp_path: Path, choice: dict[str, object]
+) -> None:
+    load_cohort(config, tmp_path)
+    load_cohort(replace(config, **choice), tmp_path)
+    assert len(folders(tmp_path)) == 1
 
 
 def test_the_name_and_place_of_a_file_are_no_choice(config: DataConfig, tmp_path: Path) -> None:
@@ -174,10 +184,10 @@ def test_another_file_at_the_same_place_is_another_cohort(tmp_path: Path) -> Non
 # Which code a cohort and a simulated atlas depend on
 
 COHORT = {
-    *(f"data/{name}.py" for name in ("cohort", "cohort_files", "selection", "sums")),
+    *(f"data/{name}.py" for name in ("cohort", "cohort_files", "columns", "selection", "sums")),
     *(
         f"storage/{name}.py"
-        for name in ("atlas", "chunks", "expression", "kernels", "matrix", "rows", "stores")
+        for name in ("atlas", "chunks", "expression", "kernels", "matrix", "rows", "stores", "tables")
     ),
 }
 SIMULATION = {

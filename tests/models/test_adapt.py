@@ -13,7 +13,7 @@ from torch.utils import checkpoint
 
 from oligo_ad import tasks
 from oligo_ad.data.cache import load_cohort
-from oligo_ad.inputs.batch import Batch
+from oligo_ad.inputs.batch import Batch, Inputs
 from oligo_ad.models import adapt as module
 from oligo_ad.models.adapt import adapt
 from oligo_ad.models.build import make_classifier
@@ -22,7 +22,7 @@ from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.models.transformer import Transformer
 from oligo_ad.results import report
-from oligo_ad.training.checkpoint import load_checkpoint
+from oligo_ad.training.checkpoint import load_bundle
 from tests.builders import AS_IT_IS, answer, assert_predicts_as_in_its_run, assert_says, atlas, configuration
 from tests.builders import write as write_atlas
 
@@ -57,15 +57,8 @@ def made(make: Make, dropout: float = 0.2, **how: Any) -> Any:
 def cells(n_cells: int = 6) -> Batch:
     """Cells that express every gene, in order: what a dense panel is, and a set of genes as well."""
     values = torch.rand(n_cells, N_IDS, generator=torch.Generator().manual_seed(1)) + 0.1
-    nothing = torch.zeros(n_cells)
-    return Batch(
-        torch.arange(N_IDS).expand(n_cells, -1),
-        values,
-        torch.ones_like(values, dtype=torch.bool),
-        nothing[:, None][:, :0],
-        nothing,
-        nothing.long(),
-    )
+    ids = torch.arange(N_IDS).expand(n_cells, -1)
+    return Batch.of_nuclei(Inputs(ids, values, torch.ones_like(values, dtype=torch.bool)))
 
 
 def outputs_and_gradients(network: nn.Module) -> dict[str, Tensor]:
@@ -250,15 +243,14 @@ def test_adapted_and_recomputed_stages_give_the_same_bits(make: Make) -> None:
 def test_a_saved_model_with_low_rank_additions_predicts_as_in_its_run(
     model: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "draw", lambda story: {})
+    monkeypatch.setattr(report, "draw", lambda run: {})
     how = ("model.adapt.lora_rank=2", "model.adapt.recompute=true", "evaluation.baselines=false")
     path = write_atlas(atlas(), tmp_path)
     config = configuration(f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", *model, *how)
     tasks.run(config, tmp_path / "run")
-    trained = load_checkpoint(tmp_path / "run/model.safetensors")
+    bundle = load_bundle(tmp_path / "run/folds/1/model.safetensors")
     cohort = load_cohort(config.data, config.cache.path)
-    no_metadata = torch.zeros(len(cohort.cells), 0).numpy()
-    assert_predicts_as_in_its_run(trained, cohort, no_metadata, tmp_path / "run")
+    assert_predicts_as_in_its_run(bundle, cohort, tmp_path / "run")
 
 
 # Mistakes

@@ -16,7 +16,7 @@ from oligo_ad.models.frozen import Frozen
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.checkpoint import read_folder
 from oligo_ad.results import report
-from oligo_ad.training.checkpoint import load_checkpoint
+from oligo_ad.training.checkpoint import load_bundle
 from tests import builders
 from tests.builders import answer, assert_says, atlas, configuration, scgpt_folder
 
@@ -94,10 +94,9 @@ def by_definition(frozen: Frozen, cohort: Cohort, rows: np.ndarray) -> np.ndarra
     vectors = []
     for row in rows:
         longest = max(1, int(tokens.offsets.diff()[row]))
-        packed = frozen._input.pack(tokens, torch.tensor([row]), longest, 0)
-        nothing = torch.zeros(1)
+        inputs = frozen._input.pack(tokens, torch.tensor([row]), longest, 0)
         with torch.no_grad():
-            vectors.append(network(Batch(*packed, nothing[:, None][:, :0], nothing, nothing.long())))
+            vectors.append(network(Batch.of_nuclei(inputs)))
     return torch.cat(vectors).numpy()
 
 
@@ -233,7 +232,7 @@ def test_mistakes_name_the_field_where_it_stands(cohort: Cohort, pretrained: Pre
 def test_a_run_on_any_pair_is_saved_and_restored_without_a_path(
     pair: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "draw", lambda story: {})
+    monkeypatch.setattr(report, "draw", lambda run: {})
     path = builders.write(atlas(), tmp_path)
     scgpt = scgpt_folder(tmp_path / "checkpoint", [f"GENE{i}" for i in range(60)])
     config = configuration(
@@ -247,9 +246,7 @@ def test_a_run_on_any_pair_is_saved_and_restored_without_a_path(
     own = {"_target_": f"{MODELS}frozen.Frozen", "featurizer": featurizer, "network": network}
     config = replace(config, model=replace(config.model, featurizer=own))
     tasks.run(config, tmp_path / "run")
-    saved = tmp_path / "run/model.safetensors"
+    saved = tmp_path / "run/folds/1/model.safetensors"
     assert str(tmp_path).encode() not in saved.read_bytes()
     cohort = builders.load(path)
-    trained = load_checkpoint(saved)
-    no_metadata = np.zeros((len(cohort.cells), 0))
-    builders.assert_predicts_as_in_its_run(trained, cohort, no_metadata, tmp_path / "run")
+    builders.assert_predicts_as_in_its_run(load_bundle(saved), cohort, tmp_path / "run")

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
 from oligo_ad.errors import UserError
-from oligo_ad.inputs.batch import Batch
+from oligo_ad.inputs.batch import Batch, Inputs
 from oligo_ad.models import blocks, transformer
 from oligo_ad.models.blocks import NEVER, Block, Norm, attend_with_mask, attend_without_mask
 from oligo_ad.models.transformer import Transformer
-from oligo_ad.training.predict import attention_kernels
+from oligo_ad.training.attention import attention_kernels
 
 WIDTH, HEADS, FEEDFORWARD = 32, 4, 48
 
@@ -45,8 +45,7 @@ def cells(dense_BG: Tensor) -> Batch:
     longest = max(1, int((dense_BG != 0).sum(1).max()))
     ids = order[:, :longest]
     values = dense_BG.gather(1, ids)
-    empty = torch.zeros(len(dense_BG))
-    return Batch(ids, values, values != 0, torch.zeros(len(dense_BG), 0), empty, empty.long())
+    return Batch.of_nuclei(Inputs(ids, values, values != 0))
 
 
 def by_definition(network: Transformer, dense_BG: Tensor) -> Tensor:

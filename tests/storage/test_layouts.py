@@ -152,10 +152,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 
 def assert_same(made: Cohort, plain: Cohort) -> None:
-    for name in ("data", "indices", "indptr"):
+    for name in ("data", "indices", "starts", "stops"):
         np.testing.assert_array_equal(getattr(made.matrix, name), getattr(plain.matrix, name), strict=True)
     np.testing.assert_array_equal(made.sums.values, plain.sums.values, strict=True)
-    for name in ("cells", "genes", "donors", "flow"):
+    for name in ("cells", "genes", "donors", "steps"):
         pd.testing.assert_frame_equal(getattr(made, name), getattr(plain, name), check_exact=True)
 
 

@@ -21,6 +21,7 @@ from oligo_ad.errors import UserError
 from oligo_ad.record import Record
 from oligo_ad.results import report
 from oligo_ad.tasks import train
+from oligo_ad.training import fold_model
 from oligo_ad.training.checkpoint import load_bundle
 from oligo_ad.training.fit import Fitted
 from tests.builders import CONF, assert_predicts_as_in_its_run, atlas, configuration, write
@@ -144,7 +145,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(
         out = nn.functional.linear(inputs, self.weight, self.bias)
         return out * torch.nan if len(calls) == 4 else out
 
-    monkeypatch.setattr(train, "attention_kernels", lambda *_: [])
+    monkeypatch.setattr(fold_model, "attention_kernels", lambda *_: [])
     monkeypatch.setattr("oligo_ad.models.classifier.nn.Linear.forward", break_at_fourth_step)
     config = settings(path, "model.network.hidden=[]", "fit.log_every=1")
     with pytest.raises(UserError, match="the loss became nan at optimizer step 4"):
@@ -156,14 +157,14 @@ def test_the_learning_rate_follows_the_optimizer_step_whatever_is_accumulated(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = []
-    original = train.fit
+    original = fold_model.fit
 
     def spy(*arguments: object) -> Fitted:
         fitted = original(*arguments)  # type: ignore[arg-type]
         rates.append([epoch.learning_rate for epoch in fitted.history])
         return fitted
 
-    monkeypatch.setattr(train, "fit", spy)
+    monkeypatch.setattr(fold_model, "fit", spy)
     monkeypatch.setattr(report, "draw", lambda run: {})
     for name, words in (
         ("whole", ["fit.batch_size=16"]),

@@ -183,7 +183,7 @@ def test_the_directory_of_a_run_at_work_is_refused_to_another(
             assert_says(answer(tasks.run, config, tmp_path), str(tmp_path), "hydra.run.dir")
         raise UserError("the end of this run")
 
-    monkeypatch.setattr(train, "load_cohort", start_another)
+    monkeypatch.setattr(train, "open_contrast", start_another)
     assert answer(tasks.run, config, tmp_path) == "the end of this run"
 
 

@@ -20,8 +20,8 @@ from oligo_ad.inputs.featurizers import StandardisedPanel
 from oligo_ad.inputs.loader import NucleusLoader
 from oligo_ad.models.classifier import Classifier
 from oligo_ad.results import report
-from oligo_ad.tasks import train
 from oligo_ad.training import fit as fitting
+from oligo_ad.training import fold_model
 from tests.builders import atlas, configuration, write
 
 Run = Callable[[ad.AnnData, str], Path]
@@ -96,7 +96,7 @@ def check_that_fitting_never_sees_a_test_donor(run: Run, monkeypatch: pytest.Mon
     ids = np.unique(adata.obs["Donor ID"].astype(str))
     panel_fit, standardise, shuffled = (
         StandardisedPanel.fit,
-        train.fit_coding,
+        fold_model.fit_coding,
         NucleusLoader.shuffled,
     )
 
@@ -114,7 +114,7 @@ def check_that_fitting_never_sees_a_test_donor(run: Run, monkeypatch: pytest.Mon
             yield batch
 
     monkeypatch.setattr(StandardisedPanel, "fit", spy_on_panel)
-    monkeypatch.setattr(train, "fit_coding", spy_on_metadata)
+    monkeypatch.setattr(fold_model, "fit_coding", spy_on_metadata)
     monkeypatch.setattr(NucleusLoader, "shuffled", spy_on_batches)
     run(adata, "watched")
     assert seen
@@ -123,7 +123,7 @@ def check_that_fitting_never_sees_a_test_donor(run: Run, monkeypatch: pytest.Mon
 
 def check_that_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[tuple[fitting.Fitted, dict[str, float]]] = []
-    original = train.fit
+    original = fold_model.fit
 
     def spy(classifier, loader, samples, config, seed, accelerator, *how):  # type: ignore[no-untyped-def]
         fitted = original(classifier, loader, samples, config, seed, accelerator, *how)
@@ -131,7 +131,7 @@ def check_that_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
         kept.append((fitted, again))
         return fitted
 
-    monkeypatch.setattr(train, "fit", spy)
+    monkeypatch.setattr(fold_model, "fit", spy)
     path = write(atlas(seed=4), tmp_path)
     overrides = ("fit.epochs=6", "fit.patience=6", "fit.optimizer.lr=0.01", f"cache.dir={tmp_path / 'c'}")
     tasks.run(configuration(f"data.path={path}", "evaluation.baselines=false", *overrides), tmp_path / "best")
@@ -183,7 +183,7 @@ def test_training_on_test_donors_is_caught(run: Run, monkeypatch: pytest.MonkeyP
 
 def test_metadata_fitted_on_all_donors_are_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        train,
+        fold_model,
         "fit_coding",
         lambda values, train: covariates.fit_coding(values, tuple(values.index)),
     )
@@ -192,12 +192,12 @@ def test_metadata_fitted_on_all_donors_are_caught(run: Run, monkeypatch: pytest.
 
 
 def test_scoring_training_nuclei_is_caught(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = train.prediction_table
+    honest = fold_model.prediction_table
 
     def confused(cohort, loader, samples, logit):  # type: ignore[no-untyped-def]
         return honest(cohort, loader, np.sort(samples)[::-1] % 40, logit)
 
-    monkeypatch.setattr(train, "prediction_table", confused)
+    monkeypatch.setattr(fold_model, "prediction_table", confused)
     with pytest.raises(AssertionError):
         check_that_predictions_cover_exactly_the_test_donors(run)
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from oligo_ad.errors import UserError
-from oligo_ad.inputs.batch import Batch
+from oligo_ad.inputs.batch import Batch, Inputs
 from oligo_ad.models import blocks
 from oligo_ad.models.adapt import adapt
 from oligo_ad.models.blocks import NEVER, Packed, attend_with_mask, has_varlen_kernel
 from oligo_ad.models.mlp import MLP
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.network import ScGPT
+from oligo_ad.training.attention import attention_kernels
 from oligo_ad.training.fit import parameter_groups
-from oligo_ad.training.predict import attention_kernels
 from tests.builders import AS_IT_IS
 
 N_IDS = 50
@@ -35,8 +35,7 @@ def cells(lengths: list[int], dtype: torch.dtype = torch.float64) -> Batch:
     shape = (len(lengths), max(lengths))
     mask = torch.arange(shape[1]) < torch.tensor(lengths)[:, None]
     ids, values = (torch.randint(N_IDS, shape, generator=generator) for _ in range(2))
-    nothing = torch.zeros(len(lengths))
-    return Batch(ids, values.to(dtype), mask, nothing[:, None][:, :0], nothing, nothing.long())
+    return Batch.of_nuclei(Inputs(ids, values.to(dtype), mask))
 
 
 def padded(model: ScGPT, batch: Batch) -> Tensor:

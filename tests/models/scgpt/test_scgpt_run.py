@@ -185,7 +185,7 @@ def test_an_array_in_the_cache_is_checked_described_and_cleared(tmp_path: Path) 
     name = "embedding-0123456789abcdef"
     np.testing.assert_array_equal(kept_array(tmp_path, name, lambda: wanted), wanted)
     np.testing.assert_array_equal(kept_array(tmp_path, name, lambda: pytest.fail("made again")), wanted)
-    assert_says(cache.describe(tmp_path), name, "vectors of a pretrained model")
+    assert_says(cache.describe(tmp_path), "vectors of frozen networks, of 1 donors")
     file = tmp_path / f"{name}.safetensors"
     for damage in (lambda whole: whole[:-3] + b"\xff" + whole[-2:], lambda whole: whole[:20]):
         file.write_bytes(damage(file.read_bytes()))

@@ -1,0 +1,102 @@
+"""What a run writes down of itself: typed, so that a directory of somebody else is checked as it is read."""
+
+from typing import Any
+
+import pandas as pd
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the learning curve; `loss`, `cell_auroc` and `donor_auroc` on validation donors."""
+
+    epoch: int
+    train_loss: float
+    loss: float
+    cell_auroc: float
+    donor_auroc: float
+    gradient_norm: float
+    learning_rate: float
+    nuclei_per_second: float
+
+
+@dataclass(frozen=True)
+class FoldHistory:
+    """How one fold was trained.
+
+    `donors`: how many in each part. `threshold`: the probability from which a donor is called positive.
+    `genes`: those that the model reads; `input`: what its featurizer reports. `parameters`: how many are
+    trained. `attention`: the kernels that ran. `seconds`: of the fold, baselines included.
+    """
+
+    fold: int
+    seed: int
+    donors: dict[str, int]
+    pos_weight: float
+    best_epoch: int
+    threshold: float
+    genes: list[str]
+    input: dict[str, str]
+    parameters: int
+    attention: list[str]
+    seconds: float
+    epochs: list[Epoch]
+
+
+@dataclass(frozen=True)
+class DonorFacts:
+    """A donor that was compared: its label, 0 or 1, and its nuclei."""
+
+    label: int
+    nuclei: int
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run found and used, before anything was trained.
+
+    `cohort`: which columns and values define it. `classes`: words of the negative and the positive class.
+    `sample`: what is predicted. `flow`, `excluded`: donors and nuclei by step and class, and by excluded
+    label value. `covariates`: the columns that the model is given; `label_derived`: those that give the label
+    away. `pretrained`: what the reader of a checkpoint reports, if there is one; `random_weights`: whether
+    it left out the weights. `environment`: versions and machine. `words`: the command line. `seconds`: to
+    this point.
+    """
+
+    cohort: dict[str, str]
+    simulated: bool
+    classes: tuple[str, str]
+    sample: str
+    donors: dict[str, DonorFacts]
+    flow: list[dict[str, Any]]
+    excluded: list[dict[str, Any]]
+    notes: list[str]
+    covariates: list[str]
+    label_derived: list[str]
+    pretrained: dict[str, str] | None
+    random_weights: bool
+    environment: dict[str, str]
+    words: list[str]
+    seconds: float
+
+    @property
+    def donor_table(self) -> pd.DataFrame:
+        """label and nuclei, indexed by donor id."""
+        rows = {donor: {"label": of.label, "nuclei": of.nuclei} for donor, of in self.donors.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("donor")
+
+
+def from_plain(content: dict[str, Any], kind: type) -> Any:
+    """One of these classes from what JSON holds.
+
+    Raises:
+        pydantic.ValidationError: a field is missing, unknown, or of another type.
+    """
+    return TypeAdapter(kind).validate_python(content)
+
+
+def to_plain(facts: Any) -> dict[str, Any]:
+    """One of these classes as JSON holds it."""
+    content: dict[str, Any] = TypeAdapter(type(facts)).dump_python(facts, mode="json")
+    return content
