@@ -214,6 +214,7 @@ def open_run(folder: str | Path) -> Record:
     """
     record = Record(Path(folder).expanduser())
     missing = [name for name in (CONFIG, SPLIT, FACTS, RESULT) if not (record.folder / name).exists()]
+    missing = missing or _missing_folds(record)
     if not record.folder.is_dir() or missing:
         lacks = f"it has no {listing(missing)}" if record.folder.is_dir() else "there is no such folder"
         raise UserError(
@@ -221,6 +222,13 @@ def open_run(folder: str | Path) -> Record:
             "such as outputs/2026-11-22/10-00-00-000000."
         )
     return record
+
+
+def _missing_folds(record: Record) -> list[str]:
+    """Folds of split.json that are not there."""
+    finished = {fold.folder.name for fold in record.folds}
+    numbers = [str(fold["number"]) for fold in _json(record.folder / SPLIT)["folds"]]
+    return [f"{FOLDS}/{number}" for number in numbers if number not in finished]
 
 
 def _numbered(folders: Iterator[Path]) -> Iterator[Path]:
