@@ -50,6 +50,13 @@ Fields, as field=value (their meaning: oligo_ad/config.py):
 Show the configuration of a run:  python run.py … --cfg job --resolve
 Tab completion in bash:           eval "$(python run.py -sc install=bash)"
 More of Hydra's options:          python run.py --hydra-help"""
+# Fields of earlier versions. Commands that people have written down go on working.
+RENAMED = {
+    "model.encoder": "model.featurizer",
+    "model.network.lora_rank": "model.adapt.lora_rank",
+    "model.network.lora_alpha": "model.adapt.lora_alpha",
+    "model.network.gradient_checkpointing": "model.adapt.recompute",
+}
 log = logging.getLogger(__name__)
 
 
@@ -113,7 +120,7 @@ def start() -> None:
     """Run the command line in `sys.argv`; exits with 1 after any error."""
     # Hydra then hands its exceptions to us instead of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] += _quiet_unless_first_process()
+    sys.argv[1:] = [_renamed(argument) for argument in sys.argv[1:]] + _quiet_unless_first_process()
     if any(argument.startswith("sweep=") and argument != "sweep=none" for argument in sys.argv):
         sys.argv[1:1] = ["--multirun"]
     try:
@@ -132,6 +139,17 @@ def start() -> None:
         sys.exit(_plainly(str(error)))
     except KeyboardInterrupt:
         sys.exit("interrupted")
+
+
+def _renamed(argument: str) -> str:
+    """An override with the name that its field has now; whoever types the old one is told."""
+    field, equals, value = argument.partition("=")
+    for old, new in RENAMED.items():
+        found = re.sub(rf"(?<!\w){re.escape(old)}(?![\w])", new, field)
+        if found != field:
+            print(f"{old} is called {new} now", file=sys.stderr)  # noqa: T201 before there is a log
+            field = found
+    return f"{field}{equals}{value}"
 
 
 def _help(overrides: list[str]) -> str:
