@@ -1,8 +1,8 @@
-"""How fast batches of a dense panel come, beside the usual loaders; 100,000 cells x 2,000 genes in memory.
+"""Speed of making batches of a dense panel, against other loaders; 100,000 nuclei x 2,000 genes in memory.
 
     python benchmarks/batches.py                  batches of 512, with their labels
     python benchmarks/batches.py --batch 128
-    python benchmarks/batches.py --step           what share of an MLP's training step they take
+    python benchmarks/batches.py --step           share of an MLP's training step that making a batch takes
 
 The values are random, 18 % of them nonzero. annbatch is compared where it is installed (Python ≥ 3.12).
 """
@@ -28,20 +28,20 @@ from oligo_ad.models.mlp import MLP
 
 CELLS, GENES, DENSITY = 100_000, 2_000, 0.18
 LABEL = (np.arange(CELLS) % 2).astype(np.float32)
-TAKEN = 50_000  # cells that are timed
+TAKEN = 50_000  # nuclei that are timed
 STEPS = 60
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 def panel() -> sp.csr_matrix:
-    """Cells by genes, float32; 2,000 different cells over and over."""
+    """Nuclei by genes, float32; 2,000 different nuclei, repeated."""
     some = sp.random_array((2_000, GENES), density=DENSITY, format="csr", dtype=np.float32, rng=0)
     return sp.csr_matrix(sp.vstack([some] * (CELLS // some.shape[0]), format="csr"))
 
 
 def our_loader() -> NucleusLoader:
-    """Mean 0 and SD 1 leave values as they are, to be compared; the work is the same."""
+    """Our loader, with mean 0 and SD 1: values stay comparable, and the work is the same."""
     learned = {"mean": torch.zeros(GENES), "sd": torch.ones(GENES)}
     featurizer = StandardisedPanel(clip=1e9).restore([str(gene) for gene in range(GENES)], learned)
     # As many donors as nuclei, so that each has the label that is compared.
@@ -69,7 +69,7 @@ def annloader(options: argparse.Namespace) -> Job:
 
 
 def annbatch(options: argparse.Namespace) -> Job:
-    """In memory, in its default chunks of 512 neighbours: shuffled less than the others."""
+    """annbatch in memory, in its default chunks of 512 neighbours: shuffled less than the others."""
     from annbatch import Loader as AnnBatch
 
     loader = AnnBatch(shuffle=True, batch_size=options.batch, to="torch").add_adata(anndata_of_panel())
@@ -82,7 +82,7 @@ def annbatch(options: argparse.Namespace) -> Job:
 
 
 def per_cell(options: argparse.Namespace) -> Job:
-    """A PyTorch Dataset that makes one cell dense at a time, as most projects have it."""
+    """A PyTorch Dataset that makes one nucleus dense at a time, as most projects do."""
     values = panel()
 
     class Cells(torch.utils.data.Dataset[tuple[torch.Tensor, float]]):
@@ -108,7 +108,7 @@ def dense_half(options: argparse.Namespace) -> Job:
 
 
 def _timed(batches: Callable[[], Batches]) -> Job:
-    """Take some cells, with their labels, from a loader whose first batch was taken before."""
+    """A job that takes `TAKEN` nuclei from a loader, after a first batch for warming up."""
     next(iter(batches()))
 
     def take() -> torch.Tensor:

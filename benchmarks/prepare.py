@@ -1,4 +1,4 @@
-"""How long it takes to get the chosen nuclei out of a large h5ad, beside the usual ways.
+"""Speed of reading the chosen nuclei of a large h5ad, against other ways of reading them.
 
     python benchmarks/prepare.py            120,000 SIMULATED nuclei x 36,601 genes, gzip
     python benchmarks/prepare.py --plain    the same file, not compressed
@@ -106,7 +106,7 @@ def sparse_dataset(options: argparse.Namespace) -> Job:
 
 
 def rows(options: argparse.Namespace) -> Job:
-    """The rows alone, in memory, as the other ways have them."""
+    """Our reader of rows, into memory as the other ways."""
     path = file_of(options)
     chosen = np.flatnonzero(wanted(path))
 
@@ -141,7 +141,7 @@ def _two_classes(cohort: Cohort) -> sp.csr_matrix:
 
 
 def inflating(options: argparse.Namespace) -> Job:
-    """The floor: reading the bytes that hold the counts and inflating them, on all cores."""
+    """The lower bound: reading and decompressing the bytes that hold the counts, on all cores."""
     path = file_of(options)
 
     def inflate() -> None:
@@ -150,7 +150,7 @@ def inflating(options: argparse.Namespace) -> Job:
                 stored = file[COUNTS][name]
                 vector = open_vector(stored, raw.fileno())
                 assert isinstance(vector, Direct)
-                deque(pool.map(vector.inflated, range(-(-len(stored) // stored.chunks[0]))), maxlen=0)
+                deque(pool.map(vector.decompressed, range(-(-len(stored) // stored.chunks[0]))), maxlen=0)
 
     return Job(inflate)
 

@@ -1,6 +1,6 @@
-"""The published package scgpt 0.2.4, to compare with: its model, checkpoints that it writes, its input.
+"""The published package scgpt 0.2.4, for comparison: its model, its checkpoints and its input.
 
-Only the package's code of model and input is loaded: its __init__ imports much that classifying cells does
+Only the package's code of model and input is loaded: its __init__ imports much that classifying nuclei does
 not need. So `pip install --no-deps scgpt==0.2.4` suffices.
 """
 
@@ -20,24 +20,25 @@ from torch import Tensor, nn
 from oligo_ad.inputs.batch import Batch, Inputs
 
 FOUND = importlib.util.find_spec("scgpt")
-HOME = Path(FOUND.submodule_search_locations[0]) if FOUND and FOUND.submodule_search_locations else None
+LOCATIONS = FOUND.submodule_search_locations if FOUND else None
+PACKAGE_FOLDER = Path(LOCATIONS[0]) if LOCATIONS else None
 # Width, heads, feed-forward, layers.
 SMALL, FULL = (48, 4, 40, 3), (512, 8, 512, 12)
 
 
-def _home() -> Path:
-    if HOME is None:
+def _package_folder() -> Path:
+    if PACKAGE_FOLDER is None:
         raise ImportError("the published package is not installed: pip install --no-deps scgpt==0.2.4")
-    return HOME
+    return PACKAGE_FOLDER
 
 
 def published(module: str) -> Any:
     """A module of the package, without any __init__ of it, and without torchtext."""
-    home = _home()
+    folder = _package_folder()
     bare = {name: ModuleType(name) for name in ("scgpt", "scgpt.model", "scgpt.tokenizer", "torchtext")}
     vocab = bare["torchtext.vocab"] = ModuleType("torchtext.vocab")
     for name, stand_in in bare.items():
-        stand_in.__path__ = [str(home / name.removeprefix("scgpt").replace(".", "/").strip("/"))]
+        stand_in.__path__ = [str(folder / name.removeprefix("scgpt").replace(".", "/").strip("/"))]
     bare["scgpt"].__dict__["logger"] = logging.getLogger("scgpt")
     vocab.__dict__["Vocab"] = dict
     sys.modules |= {name: stand_in for name, stand_in in bare.items() if name not in sys.modules}
@@ -48,7 +49,7 @@ def published(module: str) -> Any:
 
 def vocabulary() -> dict[str, int]:
     """The shipped names with the special tokens of the published checkpoint: 60,697."""
-    names = json.loads((_home() / "tokenizer" / "default_census_vocab.json").read_text())
+    names = json.loads((_package_folder() / "tokenizer" / "default_census_vocab.json").read_text())
     return names | {token: len(names) + i for i, token in enumerate(("<pad>", "<cls>", "<eoc>"))}
 
 
@@ -87,7 +88,7 @@ def saved(model: Any, sizes: tuple[int, int, int, int], folder: Path) -> Path:
 
 
 def cells(lengths: list[int]) -> Batch:
-    """Random tokens and bins, padded as the package pads."""
+    """A batch of random tokens and bins, padded as the package pads."""
     generator = torch.Generator().manual_seed(1)
     shape = (len(lengths), max(lengths))
     mask = torch.arange(shape[1]) < torch.tensor(lengths)[:, None]
@@ -99,6 +100,6 @@ def cells(lengths: list[int]) -> Batch:
 
 
 def vector(model: Any, batch: Batch) -> Tensor:
-    """The vectors of cells by the package's model [cells, width]."""
+    """The vectors of nuclei by the package's model [nuclei, width]."""
     found: Tensor = model(batch.gene_ids, batch.values, ~batch.mask)["cell_emb"]
     return found

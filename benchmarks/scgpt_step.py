@@ -1,13 +1,13 @@
-"""scGPT at its published size beside the package scgpt 0.2.4: the same weights, the same batch, on a CPU.
+"""Speed of scGPT against the package scgpt 0.2.4: published size, the same weights and batch, on a CPU.
 
     pip install --no-deps scgpt==0.2.4
-    python benchmarks/scgpt_step.py                      a training step: 8 cells of 128 to 1,200 genes
+    python benchmarks/scgpt_step.py                      a training step: 8 nuclei of 128 to 1,200 genes
     python benchmarks/scgpt_step.py --evaluate           their vectors
-    python benchmarks/scgpt_step.py --shortest 600 --longest 630    cells of like length, as our batches are
+    python benchmarks/scgpt_step.py --shortest 600 --longest 630    nuclei of like length, as our batches are
 
 The package computes its decoder of expression too, which its forward pass cannot leave out. Both train
 every weight with Adam and dropout 0.2; `no attention dropout` is our default, with dropout 0.2 elsewhere.
-The result that must agree is the sum of the cells' vectors, without dropout.
+The result that must agree is the sum of the nuclei's vectors, without dropout.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Variants of one job, each in a process of its own, in turns: so that a busy machine is unfair to none.
+"""Times variants of one job, each in its own process, in turns: a busy machine then slows all alike.
 
 A benchmark is a script that calls `main` with its variants. The parent starts the script once for each
-variant and round; the child sets up, runs the job once under the clock, and says what it took.
+variant and round; the child sets up, runs the job once, and prints time and memory.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 
 
 class Job(NamedTuple):
-    """A job that is set up: `run` is timed; `check` makes of its result what must agree between variants."""
+    """A job that is set up: `run` is timed; `check` turns its result into text that must agree."""
 
     run: Callable[[], Any]
     check: Callable[[Any], str] | None = None

@@ -1,11 +1,11 @@
-"""A training step of the transformer beside PyTorch's own, with the same weights, on a CPU.
+"""Speed of a training step of the transformer against PyTorch's own, with the same weights, on a CPU.
 
     python benchmarks/transformer.py                  80 % of 2,000 genes unexpressed, batch 16
     python benchmarks/transformer.py --zeros 0.0      all expressed: what remains is the CLS query
     python benchmarks/transformer.py --compile
 
 Width 128, 8 heads, 3 pre-norm layers, feed-forward 256, no dropout, AdamW. The result that must agree is the
-sum of the cells' vectors before the step.
+sum of the nuclei's vectors before the step.
 """
 
 import argparse
@@ -26,13 +26,13 @@ def network(options: argparse.Namespace, **how: bool) -> Transformer:
 
 
 def cells(dense_BG: Tensor) -> Batch:
-    """Their expressed genes, all cells of one length: what bucketed batches come to."""
+    """A batch of the expressed genes; all nuclei have one length, nearly as in batches sorted by length."""
     ids_BL = dense_BG.nonzero()[:, 1].view(len(dense_BG), -1)
     return Batch.of_nuclei(Inputs(ids_BL, dense_BG.gather(1, ids_BL), torch.ones_like(ids_BL).bool()))
 
 
 def values(options: argparse.Namespace) -> Tensor:
-    """Cells by genes, with as many unexpressed genes in each cell."""
+    """Nuclei by genes, with the same number of unexpressed genes in each nucleus."""
     generator = torch.Generator().manual_seed(1)
     dense_BG = torch.rand(options.batch, options.genes, generator=generator) + 0.1
     unexpressed = torch.rand(dense_BG.shape, generator=generator).argsort(dim=1)

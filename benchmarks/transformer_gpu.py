@@ -1,9 +1,9 @@
-"""The transformer's training step in bf16 on a GPU: speed, kernel, and distance to the floor; one call.
+"""The transformer's training step in bf16 on a GPU: speed, attention kernel, and share of the peak speed.
 
     python benchmarks/transformer_gpu.py             a table; under 8 minutes on an H100
     python benchmarks/transformer_gpu.py --smoke     the same on a CPU, tiny: does it run?
 
-Floors: seconds for 100,000 cells on an H100, by arithmetic from 798 TFLOP/s in bf16 and the exponentials
+FLOOR: least seconds for 100,000 nuclei on an H100, computed from 798 TFLOP/s in bf16 and the exponentials
 that a head of width 16 needs.
 """
 
@@ -115,9 +115,9 @@ def main() -> None:
         "| zeros | variant | ms a step | × | cells/s | tokens/s | share of the floor | relative difference |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    told = [line for zeros in FLOOR for line in compare(zeros, options, device)]
-    print("\n".join([line for line in told if line.startswith("|")]))
-    print("\n".join([line for line in told if not line.startswith("|")]))
+    lines = [line for zeros in FLOOR for line in compare(zeros, options, device)]
+    print("\n".join([line for line in lines if line.startswith("|")]))
+    print("\n".join([line for line in lines if not line.startswith("|")]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Hydra looks for plugins here. It imports this file at every start, so nothing heavy is imported."""
+"""The sweeper, where Hydra looks for plugins. Hydra imports this file at every start: nothing heavy here."""
 
 from typing import Any
 

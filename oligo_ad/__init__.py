@@ -1,4 +1,4 @@
-"""oligo_ad: does a nucleus's gene expression tell whether its donor had Alzheimer's neuropathology?
+"""oligo_ad: can gene expression of single nuclei show whether their donor had Alzheimer's neuropathology?
 
 Read `tasks/train.py` first: it is a whole run, top to bottom.
 """

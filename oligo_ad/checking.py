@@ -1,4 +1,4 @@
-"""From plain values to a dataclass, and a wrong field to a message that names it."""
+"""Checks of a configuration: plain values become a dataclass, a wrong field a message that names it."""
 
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args
@@ -47,9 +47,9 @@ def explain(error: ValidationError, under: str = "", root: type = object) -> lis
     """One line for each wrong field: `fit.epochs=abc: should be a valid integer`.
 
     Args:
-        error: what was found in the fields of `root`.
+        error: what pydantic found wrong with the fields of `root`.
         under: where these fields stand in the configuration.
-        root: what the fields belong to; where it is a dataclass, a misspelt one is answered by the nearest.
+        root: the class of the fields; for a dataclass, a misspelt field is answered with the nearest name.
     """
     messages: dict[str, list[str]] = {}
     for found in error.errors():

@@ -1,4 +1,4 @@
-"""From the command line to a task: Hydra composes, and mistakes get one clear message.
+"""The command line: Hydra composes the configuration, one task runs, a mistake gets one clear message.
 
 Nothing heavy is imported before the configuration is known, so that `--help`, tab completion and
 typing errors answer at once.
@@ -35,8 +35,8 @@ neuropathology from one with none?
   python run.py data=sea_ad data.path=FILE.h5ad model=transformer metadata=on split=cv
   python run.py -m model=mlp,transformer 'seed=range(5)'     a sweep
   python run.py sweep=mlp split=cv                           a search for settings
-  python run.py rerun=RUN                                    a run once more
-  python run.py task=report run=RUN                          its report once more
+  python run.py rerun=RUN                                    the same run again
+  python run.py task=report run=RUN                          its report, drawn again
 
 Tasks, as task=choice:
 {tasks}
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
-    """A run that ended early; why is already in its log and on the terminal."""
+    """A run that ended early; the reason is already in its log and on the terminal."""
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -83,7 +83,7 @@ def _job(composed: DictConfig) -> float | None:
 
 
 def _stopped(folder: Path, message: str) -> Stopped:
-    """What ends a run; a sweep finds the message of a trial in its directory."""
+    """The exception that ends a run; for a sweep, the message is also left in the trial's directory."""
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         from oligo_ad.record import Record
 
@@ -92,13 +92,13 @@ def _stopped(folder: Path, message: str) -> Stopped:
 
 
 def _saved(run: str, overrides: Sequence[str]) -> "Config":
-    """The configuration of an earlier run, whole."""
+    """The whole configuration of an earlier run."""
     from oligo_ad import config
 
     if others := [override for override in overrides if not override.startswith("rerun=")]:
         raise UserError(
-            f"rerun={run} repeats a run as it was, so {', '.join(others)} has no use. For a run that "
-            "differs, give its own words: they are in .hydra/overrides.yaml there."
+            f"rerun={run} repeats a run as it was, so {', '.join(others)} has no use. To change something, "
+            "type the overrides of that run, which are in its .hydra/overrides.yaml, and add yours."
         )
     file = Path(run).expanduser() / "config.yaml"
     try:
@@ -109,9 +109,9 @@ def _saved(run: str, overrides: Sequence[str]) -> "Config":
     try:
         settings = config.read(saved)
     except UserError as error:
-        raise UserError(f"rerun={run}: another version of oligo_ad has written {file}.\n{error}") from None
+        raise UserError(f"rerun={run}: {file} was written by another version of oligo_ad.\n{error}") from None
     if isinstance(settings.task, config.ValidateTask):
-        # The study of a search has the result of its trial, and may be gone.
+        # The study of a search already has the trial's result, and may no longer exist.
         return replace(settings, task=replace(settings.task, study=None, trial=None))
     return settings
 
@@ -153,7 +153,7 @@ def _renamed(argument: str) -> str:
 
 
 def _help(overrides: list[str]) -> str:
-    """The answer to `--help`. Hydra's own takes three times as long, to list groups nobody asked for."""
+    """The text of `--help`. Hydra's own takes three times as long and also lists Hydra's groups."""
     groups = (f"  {folder.name}: {', '.join(_choices(folder.name))}" for folder in _groups())
     tasks = (f"  {name:<12} {_purpose(CONF / 'task' / f'{name}.yaml')}" for name in _choices("task"))
     fields = OmegaConf.to_yaml(_compose(overrides))
@@ -196,9 +196,7 @@ def _plainly(message: str) -> str:
         return " ".join(f"{group}=null: {group} is one of {', '.join(_choices(group))}." for group in nulled)
     if "overrides/basic" in message or "override_grammar" in message:
         arguments = " ".join(sys.argv[1:])
-        return (
-            f"{arguments}: {message.splitlines()[0]}. Quote values that hold signs: 'data.path=\"a=b.h5ad\"'."
-        )
+        return f"{arguments}: {message.splitlines()[0]}. Quote values with signs: 'data.path=\"a=b.h5ad\"'."
     return message
 
 

@@ -1,4 +1,4 @@
-"""Any runs side by side, into leaderboard.csv and leaderboard.html.
+"""Compares any runs: writes leaderboard.csv and leaderboard.html.
 
 python -m oligo_ad.compare outputs/2026-11-22 multirun_sweeps/2026-11-22/*
 """

@@ -1,11 +1,11 @@
-"""From a `_target_` in the configuration to a constructor with its options filled in.
+"""Components: a `_target_` in the configuration becomes a constructor with its options filled in.
 
 Hydra would call anything that a `_target_` names. Here it may name the project's own featurizers,
-networks, fusions and schedules, and PyTorch's optimizers; its options are checked against the
+networks, pools, fusions and schedules, and PyTorch's optimizers; its options are checked against the
 signature of what it names. A new component needs no entry anywhere: being in its folder is enough.
 
-An option that is annotated `Constructor` takes a component itself, one level deep: so a featurizer can
-hold a featurizer and a network.
+An option that is annotated `Constructor` takes a component, one level deep: so a featurizer can hold a
+featurizer and a network.
 """
 
 import importlib
@@ -22,17 +22,17 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from oligo_ad.checking import explain
 from oligo_ad.errors import UserError, listing, nearest
 
-HOMES = ("oligo_ad.inputs.", "oligo_ad.models.", "oligo_ad.training.schedule")
-# What a component may ask of the run, by naming it in its signature. No configuration sets these.
+ALLOWED_MODULES = ("oligo_ad.inputs.", "oligo_ad.models.", "oligo_ad.training.schedule")
+# Parameters that the run fills in where a signature has them. No configuration sets these.
 GIVEN = ("pretrained", "n_ids", "size", "n_metadata", "cache", "device")
 
 
 @dataclass(frozen=True)
 class Constructor:
-    """A component that is chosen and checked, and not yet made.
+    """A component of the configuration, checked but not made yet.
 
-    `options` are those of the configuration, `inner` the components among them, `given` what a component
-    gets of the run: each of these only if its signature asks for it.
+    `options` are those of the configuration, `inner` the components among them. `given`: what the run fills
+    in, each value only where the signature has it.
     """
 
     where: str
@@ -46,7 +46,7 @@ class Constructor:
         """Make it.
 
         Raises:
-            UserError: an option has an impossible value, or something that it needs is not given.
+            UserError: an option has an impossible value, or a required argument is missing.
         """
         known = {**self.given, **given}
         inner = {name: replace(constructor, given=known) for name, constructor in self.inner.items()}
@@ -63,7 +63,7 @@ class Constructor:
             raise UserError(f"{options}: {error}.") from error
 
     def described(self) -> str:
-        """What is made, with which options: the same text whenever it is the same."""
+        """The target and its options as text; equal components give equal text."""
         return json.dumps([self.target, self.options], sort_keys=True, default=str)
 
 
@@ -111,23 +111,24 @@ def _inner(value: Any, where: str, inside: bool) -> Constructor:
     if not isinstance(value, Mapping):
         raise UserError(f"{where}={value}: a component is needed here, with a _target_.")
     if inside:
-        raise UserError(f"{where}: components stand in each other one level deep, and this is the second.")
+        raise UserError(f"{where}: components can be nested one level deep only, and this is the second.")
     return _component(value, where, inside=True)
 
 
 def _resolve(target: object, where: str) -> Callable[..., Any]:
     allowed = f"{where}._target_={target} is not allowed: it must name a class of oligo_ad"
-    if not isinstance(target, str) or not target.startswith((*HOMES, "torch.optim.")):
+    if not isinstance(target, str) or not target.startswith((*ALLOWED_MODULES, "torch.optim.")):
         raise UserError(f"{allowed} or an optimizer of torch.optim.")
-    module, _, name = target.rpartition(".")
+    module_name, _, name = target.rpartition(".")
     try:
-        home = importlib.import_module(module)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError:
-        raise UserError(f"{where}._target_={target} is not allowed: there is no module {module}.") from None
-    if (found := getattr(home, name, None)) is None:
-        hint = nearest(name, (word for word in dir(home) if not word.startswith("_")))
-        raise UserError(f"{where}._target_={target}: {module} has no '{name}'.{hint}")
-    own = getattr(found, "__module__", "").startswith(HOMES) and callable(found)
+        message = f"{where}._target_={target} is not allowed: there is no module {module_name}."
+        raise UserError(message) from None
+    if (found := getattr(module, name, None)) is None:
+        hint = nearest(name, (word for word in dir(module) if not word.startswith("_")))
+        raise UserError(f"{where}._target_={target}: {module_name} has no '{name}'.{hint}")
+    own = getattr(found, "__module__", "").startswith(ALLOWED_MODULES) and callable(found)
     optimizer = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
     if own == optimizer or optimizer != (where == "fit.optimizer"):
         raise UserError(f"{allowed} or an optimizer of torch.optim.")

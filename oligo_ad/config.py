@@ -1,9 +1,9 @@
 """Every option of a run: its type, default, legal values and meaning.
 
 Hydra composes YAML into plain values; `read` and `read_sweep` check them once against these dataclasses,
-and no DictConfig exists after that. What varies with the science (featurizer, network, fusion, optimizer,
-schedule) stays a mapping with a `_target_`; `components.py` checks it against the constructor it
-names. The defaults live in `conf/`: a field without one here has it there.
+and no DictConfig exists after that. What varies with the science (featurizer, network, pool, fusion,
+optimizer, schedule) stays a mapping with a `_target_`; `components.py` checks it against the constructor it
+names. Default values are in `conf/`, except for the few given here.
 """
 
 from pathlib import Path
@@ -58,7 +58,7 @@ class DataConfig:
 
     name: str
     path: str | None  # an .h5ad file
-    simulation: SimulationConfig | None  # where set, the file is made first and `path` ignored
+    simulation: SimulationConfig | None  # where set, the file is simulated, and `path` must be null
     donor_key: Names  # obs column; of several names the first one present is taken
     label_key: Names
     positive: Names  # values of the label column that mean 1
@@ -86,7 +86,7 @@ class SplitConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class MetadataConfig:
-    """Donor-level columns given to the model beside expression; see `data/metadata.py`."""
+    """Donor-level columns given to the model beside expression; see `data/covariates.py`."""
 
     columns: Names
     fusion: Component
@@ -95,22 +95,22 @@ class MetadataConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class AdaptConfig:
-    """What of a network is trained, and what of its work is done twice; see `models/adapt.py`."""
+    """Which weights are trained, and what is recomputed to save memory; see `models/adapt.py`."""
 
-    frozen_stages: Annotated[int, Field(ge=0)] | None  # so many keep their weights; embeddings come first
-    lora_rank: Positive | None  # all weights are kept, and get a trained product of this rank added
+    frozen_stages: Annotated[int, Field(ge=0)] | None  # how many keep their weights; embeddings are the first
+    lora_rank: Positive | None  # LoRA: weights are kept, and a trained product of this rank is added
     lora_alpha: Annotated[float, Field(gt=0)]  # the product is scaled by lora_alpha / lora_rank
     recompute: bool  # stages are computed again in the backward pass: less memory, a third slower
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelConfig:
-    """What is read from a cell, and the network that reads it; for a pretrained one, what reads its files."""
+    """Featurizer, network and pool of a model; for a pretrained one, also the reader of its files."""
 
     name: str
     featurizer: Component
     network: Component
-    pool: Component  # what is predicted: a nucleus, or a donor by a bag of its nuclei
+    pool: Component  # decides whether a sample is a nucleus or a donor
     adapt: AdaptConfig
     reader: Component | None = None
     checkpoint: str | None = None  # the files of a pretrained model, as downloaded
@@ -142,7 +142,7 @@ class EvaluationConfig:
     """How predictions become results; see `results/metrics.py`."""
 
     donor_score: Literal["mean", "mean_logit", "fraction"]
-    threshold: Literal["validation"] | Fraction  # probability above which a cell or donor is called
+    threshold: Literal["validation"] | Fraction  # probability from which a sample is called positive
     bootstrap: Annotated[int, Field(ge=100)]  # resamples of donors
     baselines: bool
 
@@ -247,7 +247,7 @@ def _flat(value: Any, prefix: str = "") -> Any:
     return found
 
 
-# What the command itself reads; a run's configuration is without it.
+# Fields that the command itself reads; they are no part of a run's configuration.
 COMMAND_FIELDS = ("sweep", "rerun", "run")
 
 

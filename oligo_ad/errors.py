@@ -1,4 +1,4 @@
-"""What a user did wrong, said once and clearly; bugs keep their traceback."""
+"""Mistakes of the user: their exception and help with its wording. Bugs keep their traceback."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""What a run writes down of itself: typed, so that a directory of somebody else is checked as it is read."""
+"""Facts that a run records about itself: typed, so that a file of any run is checked when it is read."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ class FoldHistory:
 
 @dataclass(frozen=True)
 class DonorFacts:
-    """A donor that was compared: its label, 0 or 1, and its nuclei."""
+    """A donor that was compared: its label, 0 or 1, and its number of nuclei."""
 
     label: int
     nuclei: int
@@ -54,14 +54,14 @@ class DonorFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run found and used, before anything was trained.
+    """Data, model and machine of a run, known before anything is trained.
 
-    `cohort`: which columns and values define it. `classes`: words of the negative and the positive class.
-    `sample`: what is predicted. `flow`, `excluded`: donors and nuclei by step and class, and by excluded
-    label value. `covariates`: the columns that the model is given; `label_derived`: those that give the label
-    away. `pretrained`: what the reader of a checkpoint reports, if there is one; `random_weights`: whether
-    it left out the weights. `environment`: versions and machine. `words`: the command line. `seconds`: to
-    this point.
+    `cohort`: which columns and values define it. `classes`: names of the negative and the positive class.
+    `sample`: what is predicted, nucleus or donor. `flow`, `excluded`: donors and nuclei by step and
+    class, and by excluded label value. `covariates`: the columns that the model is given; `label_derived`:
+    those that give the label away. `pretrained`: what the reader of a checkpoint reports, if there is one;
+    `random_weights`: whether its weights were left out. `environment`: versions and machine. `words`: the
+    overrides of the command line. `seconds`: to this point.
     """
 
     cohort: dict[str, str]
@@ -88,7 +88,7 @@ class RunFacts:
 
 
 def from_plain(content: dict[str, Any], kind: type) -> Any:
-    """One of these classes from what JSON holds.
+    """An instance of one of these classes, `kind`, from parsed JSON.
 
     Raises:
         pydantic.ValidationError: a field is missing, unknown, or of another type.
@@ -97,6 +97,6 @@ def from_plain(content: dict[str, Any], kind: type) -> Any:
 
 
 def to_plain(facts: Any) -> dict[str, Any]:
-    """One of these classes as JSON holds it."""
+    """The content of an instance of one of these classes, ready for JSON."""
     content: dict[str, Any] = TypeAdapter(type(facts)).dump_python(facts, mode="json")
     return content

@@ -1,13 +1,13 @@
-"""The run directory: what a run leaves, by name; written fold by fold, and read by everything after training.
+"""The record of a run, its directory: written fold by fold, and read by everything after training.
 
     config.yaml                     the whole configuration
     split.json                      the donors of each fold, and their labels
-    facts.json                      RunFacts: what was found and used
+    facts.json                      RunFacts: data, model and machine
     folds/<k>/history.json          FoldHistory: how a fold was trained
-    folds/<k>/predictions.parquet   a row a sample: fold, seed, part, donor, barcode (none of a bag), logit;
-                                    of a simulated file also `truth`
+    folds/<k>/predictions.parquet   a row a sample: fold, seed, part, donor, barcode (none where a donor is a
+                                    sample), logit; for a simulated file also `truth`
     folds/<k>/baselines.parquet     a row a test donor: fold, donor, and a column a baseline
-    folds/<k>/model.safetensors     the model, whole
+    folds/<k>/model.safetensors     the trained model, with all that prediction needs
     metrics.json, donors.csv, cells.parquet, report.html    what follows from all these
     failure.json, pruned.json       why there is no result
 
@@ -51,7 +51,7 @@ Facts = TypeVar("Facts")
 
 @dataclass(frozen=True)
 class FoldRecord:
-    """The folder of one fold."""
+    """The folder of one finished fold."""
 
     folder: Path
 
@@ -72,11 +72,11 @@ class FoldRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """A run directory, of this run or of any other."""
+    """A run directory, of this run or of any other; a field is read when it is first used."""
 
     folder: Path
 
-    # What became of it
+    # How it ended
 
     @property
     def finished(self) -> bool:
@@ -88,13 +88,13 @@ class Record:
 
     @property
     def failure(self) -> str:
-        """Why it failed; empty where it did not, or ended without a word."""
+        """Why it failed; empty where it did not fail, or left no message."""
         file = self.folder / FAILURE
         return str(_json(file)["message"]) if file.exists() and not self.finished else ""
 
     @property
     def ended(self) -> bool:
-        """Whether it need not run (again)."""
+        """Whether it finished, failed or was pruned, so that it need not run again."""
         return any((self.folder / mark).exists() for mark in (RESULT, FAILURE, PRUNED))
 
     # What it holds
@@ -200,7 +200,7 @@ def probability_of(logit: np.ndarray) -> np.ndarray:
 
 
 def run_folders(folders: Iterable[Path]) -> set[Path]:
-    """Every run directory at or under some folders, whatever became of the run."""
+    """Every run directory at or under some folders, however the run ended."""
     marks = (RESULT, FAILURE, PRUNED, OVERRIDES)
     found = {mark: [file for folder in folders for file in folder.rglob(str(mark))] for mark in marks}
     return {file.parents[len(Path(mark).parts) - 1] for mark, files in found.items() for file in files}

@@ -1,4 +1,4 @@
-"""Work that several threads do in advance, with results in the order of the items."""
+"""Work done by several threads, with results in the order of the items."""
 
 import os
 from collections import deque

@@ -31,7 +31,7 @@ from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.record import Record
 from oligo_ad.storage.atlas import open_atlas
 from oligo_ad.storage.expression import TARGET
-from oligo_ad.storage.matrix import CellMatrix
+from oligo_ad.storage.matrix import NucleusMatrix
 from oligo_ad.training.checkpoint import Bundle
 from oligo_ad.training.predict import predict_cohort
 
@@ -180,7 +180,7 @@ def exchanged(cohort: Cohort, values: np.ndarray, content: Literal["counts", "lo
     sums.add(rows, scale, cohort.donors.index.get_indexer(cohort.cells["donor"]))
     return replace(
         cohort,
-        matrix=CellMatrix(rows.data, indices, indptr[:-1], indptr[1:], rows.shape[1]),
+        matrix=NucleusMatrix(rows.data, indices, indptr[:-1], indptr[1:], rows.shape[1]),
         cells=cohort.cells.assign(total=total, n_genes=np.diff(rows.indptr)),
         sums=sums,
         expression=replace(cohort.expression, content=content),

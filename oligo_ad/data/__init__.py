@@ -1,1 +1,1 @@
-"""From an h5ad file to chosen nuclei, their donors' labels, and whole-donor folds."""
+"""From an h5ad file to a cohort of nuclei, and to a contrast of its donors: labels, covariates, folds."""

@@ -1,4 +1,4 @@
-"""Cohorts, simulated atlases and vectors of pretrained models, prepared once for all runs and sweeps.
+"""The cache: cohorts, simulated atlases and vectors of frozen networks, made once for all runs.
 
 The name of each contains a hash of everything that its content depends on, the code included. It is made
 under a lock and appears only when it is whole; cohorts and vectors are checked whenever they are read.
@@ -68,7 +68,7 @@ def load_cohort(config: DataConfig, cache: Path) -> Cohort:
 
 
 def source(config: DataConfig, cache: Path) -> Path:
-    """The h5ad file that a configuration means; a simulated one is written now unless it is there."""
+    """The h5ad file of a configuration; a simulated one is written now unless it is there."""
     if config.simulation:
         if config.path:
             raise UserError(
@@ -208,7 +208,7 @@ def describe(cache: Path) -> str:
 
 
 def clear(cache: Path) -> str:
-    """Remove everything that was made in a cache, and nothing else. Runs keep what they have open."""
+    """Remove everything that was made in a cache, and nothing else. Runs keep the files they have open."""
     freed = 0
     for path in _made(cache):
         with _locked(_finished(path)):
@@ -225,17 +225,17 @@ def size(path: Path) -> int:
 
 
 def megabytes(n_bytes: int) -> str:
-    """A number of bytes, for a reader."""
+    """A number of bytes, for people."""
     return f"{n_bytes / 1e6:,.1f} MB"
 
 
 def _made(cache: Path) -> list[Path]:
-    """What this module made: the user may keep other things in the folder."""
+    """Files and folders that this module made: the user may keep others in the cache."""
     return sorted(path for path in cache.glob("*") if MADE.fullmatch(path.name))
 
 
 def _finished(path: Path) -> Path:
-    """The name, finished, of what is unfinished or set aside: that is the one that is locked."""
+    """The final path of what is unfinished or set aside: its lock is named after that."""
     return path.with_suffix("") if path.suffix in LEFT else path
 
 

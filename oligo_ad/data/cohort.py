@@ -16,9 +16,9 @@ from oligo_ad.errors import UserError
 from oligo_ad.progress import progress
 from oligo_ad.storage.atlas import Atlas
 from oligo_ad.storage.expression import TARGET, Expression, find_expression, log_normalise, require
-from oligo_ad.storage.matrix import CellMatrix, MatrixWriter
+from oligo_ad.storage.matrix import MatrixWriter, NucleusMatrix
 
-# Fields of `data` that a cohort depends on: which file it is stands beside them, and no label is among them.
+# Fields of `data` that a cohort depends on, besides the file itself. No field of labels is among them.
 SHAPING = ("donor_key", "cell_type_key", "cell_types", "counts", "min_genes", "min_nuclei")
 
 
@@ -26,16 +26,16 @@ SHAPING = ("donor_key", "cell_type_key", "cell_types", "counts", "min_genes", "m
 class Cohort:
     """The nuclei of one cell type of every donor, as stored; nothing here was fitted or labelled.
 
-    `matrix` [nuclei, genes], counts or log values as `expression.content` says.
+    `matrix` [nuclei, genes], counts or log values; see `expression.content`.
     `cells`: barcode, donor, total (counts), n_genes, and for a simulated file `truth`.
     `genes`: name (unique), symbol, ensembl, and `highly_variable` where the file has it.
     `donors`: indexed by donor id, sorted; nuclei, and under `obs:NAME` the obs columns that do not vary
-    within a donor. `varying`: for those that do, in some donors, the ids of these.
+    within a donor. `varying`: by column that varies within some donors, the ids of those donors.
     `sums`: of each gene over each donor's nuclei.
     `steps` [donors of the file, steps]: nuclei after each step. `about`: facts for the report.
     """
 
-    matrix: CellMatrix
+    matrix: NucleusMatrix
     cells: pd.DataFrame
     genes: pd.DataFrame
     donors: pd.DataFrame
@@ -48,7 +48,7 @@ class Cohort:
     notes: tuple[str, ...]
 
     def log_values(self, genes: np.ndarray) -> sp.csr_matrix:
-        """Log-normalised expression [nuclei, len(genes)] float32, of every nucleus by itself."""
+        """Log-normalised expression [nuclei, len(genes)] float32, each nucleus normalised by itself."""
         values = self.matrix.columns(genes)
         if self.expression.content == "log":
             return values
@@ -109,14 +109,14 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
             "donor column": chosen.columns.donor,
             "cell type column": chosen.columns.cell_type or "none: every nucleus",
             "cell types": ", ".join(chosen.cell_types) or "all",
-            "expression": expression.says,
+            "expression": expression.evidence,
         },
         notes=chosen.notes,
     )
 
 
 def quality(config: DataConfig) -> str:
-    """The last step in words."""
+    """The name of the last step, quality control."""
     return f"quality (≥ {config.min_genes} genes, ≥ {config.min_nuclei} nuclei a donor)"
 
 
@@ -135,7 +135,7 @@ def _write_rows(
     """
     totals, n_genes, first = [], [], 0
     with progress(f"reading {expression.matrix}", len(rows), "nuclei") as advance:
-        for block in atlas.rows(expression.matrix, rows, tell=True):
+        for block in atlas.rows(expression.matrix, rows, log_slower=True):
             require(block, expression, atlas.path.name)
             writer.append(block)
             totals.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
@@ -201,9 +201,9 @@ def gene_names(var: pd.DataFrame) -> pd.DataFrame:
 def _donor_columns(
     atlas: Atlas, rows: np.ndarray, donor: pd.Series
 ) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    """The obs columns that tell something of donors, a value each, and where one varies within donors.
+    """The obs columns that describe donors, one value per donor, and within which donors a column varies.
 
-    A column that varies within every donor tells of nuclei, and is left out.
+    A column that varies within every donor describes nuclei, and is left out.
     """
     columns, varying = {}, {}
     for name in atlas.columns:

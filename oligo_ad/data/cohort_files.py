@@ -1,4 +1,4 @@
-"""A prepared cohort as the files of a folder, and back."""
+"""Writes a prepared cohort to the files of a folder, and reads it back."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,10 +17,10 @@ SUMS = "sums.npy"
 
 
 def write_cohort(cohort: Cohort, folder: Path) -> dict[str, Any]:
-    """Write what a cohort holds beside its matrix, which is there already.
+    """Write all of a cohort but its matrix, which is in the folder already.
 
     Returns:
-        facts of the cohort that `open_cohort` needs besides the files, fit for JSON.
+        Facts of the cohort that `open_cohort` needs besides the files, fit for JSON.
     """
     np.save(folder / SUMS, cohort.sums.values)
     for name in FRAMES:

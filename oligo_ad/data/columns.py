@@ -1,4 +1,4 @@
-"""What the entries of an obs column mean: text, one spelling a value, and words for "unknown" as missing."""
+"""Obs columns: found by any of their names, and read as text with words for "unknown" as missing."""
 
 import numpy as np
 import pandas as pd

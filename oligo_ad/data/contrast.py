@@ -1,6 +1,6 @@
-"""A contrast: which donors are compared with which, what is known of them, and how they are divided.
+"""A contrast: the donors of two classes that are compared, with labels, covariates and folds.
 
-It stands between a prepared cohort, which knows no label, and everything that learns or predicts.
+A prepared cohort holds no label; whatever learns or predicts works on a contrast.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ class Contrast:
     """The donors that are compared.
 
     `cohort`: their nuclei. `labels`: which class each is in. `covariates`: what the model is given beside
-    expression. `folds`: who trains, validates and tests. `flow`: donors and nuclei by step and class;
-    `excluded`: by label value that is in neither class.
+    expression. `folds`: their train, validation and test parts. `flow`: donors and nuclei by step and class;
+    `excluded`: the same by label value that is in neither class.
     """
 
     cohort: Cohort
@@ -37,7 +37,7 @@ class Contrast:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know about what took part."""
+        """Remarks for the user on nuclei, labels and covariates."""
         return self.cohort.notes + self.labels.notes + self.covariates.notes
 
     @property
@@ -51,10 +51,10 @@ class Contrast:
 
 
 def open_contrast(data: DataConfig, split: SplitConfig, metadata: MetadataConfig, cache: Path) -> Contrast:
-    """The contrast that a configuration means; its cohort comes from the cache, or is prepared now.
+    """The contrast of a configuration; its cohort comes from the cache, or is prepared now.
 
     Raises:
-        UserError: anything wrong with the file or the choices. What obs tells is told before a count is read.
+        UserError: anything wrong with the file or the choices; what obs shows, before a count is read.
     """
     prepared, labels = prepared_cohort(data, cache)
     cohort = prepared.of(labels.donors)

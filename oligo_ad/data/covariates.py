@@ -1,7 +1,7 @@
-"""Donor-level columns as numbers for the model, behind a guard against columns that are the label.
+"""Donor-level columns as numbers for the model, with a guard against columns that give the label away.
 
 A value that is unknown stays unknown: it becomes the training mean (0 after standardising) beside an
-indicator that says so. Everything is fitted on training donors.
+indicator of it. Everything is fitted on training donors.
 """
 
 import re
@@ -25,7 +25,7 @@ LABEL_DERIVED = {
     r"\blate\b|\bcaa\b|lewy": "it comes from the same examination",
     r"cognitive|dementia|casi|mmse|cdr|moca": "it follows from the disease",
     r"pseudo.?progression|severely affected": "it is computed from the pathology",
-    r"diagnosis|disease|condition|case.?control|neurotypical": "it says who is a case",
+    r"diagnosis|disease|condition|case.?control|neurotypical": "it names the cases",
 }
 OPEN = r"\+|over|older|under|younger|less|more|[<>≤≥]"  # of an age that is only bounded
 ALIASES = {
@@ -43,7 +43,7 @@ class Covariates:
     """Donor columns as numbers.
 
     `values` [donors, columns], NaN where unknown. `label_derived`: obs columns among them that give the label
-    away, if the user insisted. `notes`: what a user should know.
+    away, where the configuration allows them. `notes`: remarks for the user.
     """
 
     values: pd.DataFrame
@@ -81,7 +81,7 @@ class Coding:
 
 
 def _column(name: str, values: pd.DataFrame) -> pd.Series:
-    """A column of the covariates; of a level that no donor here has: 0 where another level is known."""
+    """One column of the covariates. A level that no donor here has is 0 wherever another level is known."""
     if name in values:
         return values[name]
     other_levels = [other for other in values if other.startswith(name.partition("=")[0] + "=")]
@@ -159,7 +159,7 @@ def _source(name: str, donors: pd.DataFrame) -> str | None:
 
 
 def _encode(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]:
-    """A column of numbers, or one for each level; with what had to be assumed."""
+    """One column of numbers, or one for each level; and notes on what was assumed."""
     raw = raw.map(lambda v: None if str(v).strip().casefold() in MISSING else v)
     alleles = {"apoe4": "4", "apoe2": "2"}
     encoded: dict[str, pd.Series]
@@ -190,7 +190,7 @@ def _alleles(allele: str) -> Callable[[object], float]:
 
 
 def _ages(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]:
-    """Numbers, with `90+` read as 90 and `78 to 89` as its middle, and told how many were so."""
+    """Numbers, with `90+` read as 90 and `78 to 89` as its middle; and a note of how many were so."""
     inexact = 0
 
     def number(value: object) -> float:
@@ -207,7 +207,7 @@ def _ages(name: str, raw: pd.Series) -> tuple[dict[str, pd.Series], list[str]]:
 
 
 def derived_from_label(column: str) -> str | None:
-    """Why a column of this name must not be a feature, if so."""
+    """Why a column of this name must not be a feature; None where it may be one."""
     found = (why for pattern, why in LABEL_DERIVED.items() if re.search(pattern, column, re.IGNORECASE))
     return next(found, None)
 
@@ -234,7 +234,7 @@ def _gives_label_away(source: str, encoded: dict[str, pd.Series], label: pd.Seri
 
 
 def _fingerprints(values: pd.DataFrame) -> list[str]:
-    """A row that only one donor has lets a network recognise the donor."""
+    """A note on rows that only one donor has: by them a network can recognise the donor."""
     if values.empty or values.shape[1] == 0:
         return []
     unique = int((~values.duplicated(keep=False)).sum())

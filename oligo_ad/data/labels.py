@@ -1,7 +1,7 @@
 """The label of each donor: one Series by donor, apart from the nuclei and their counts.
 
-A cohort is prepared once for all donors of a cell type. Which of them are compared, and on which side
-each stands, is decided here from the label column of obs; another contrast prepares nothing anew.
+A cohort is prepared once for all donors of a cell type. Which of them are compared, and which class
+each is in, is decided here from the label column of obs; another contrast prepares nothing anew.
 """
 
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class Labels:
 
     @property
     def names(self) -> tuple[str, str]:
-        """Words of the negative and the positive class."""
+        """Names of the negative and the positive class."""
         return ", ".join(self.negative), ", ".join(self.positive)
 
     @property
@@ -47,12 +47,12 @@ class Labels:
 
     @property
     def empty_classes(self) -> list[str]:
-        """The classes, in words, that no donor is left of."""
+        """Names of the classes that have no donor left."""
         present = set(self.of_donor)
         return [name for label, name in reversed([*enumerate(self.names)]) if label not in present]
 
     def among(self, donors: pd.Index) -> Self:
-        """The labels of those donors that are among `donors`."""
+        """The labels of only those donors that are in `donors`."""
         return replace(self, of_donor=self.of_donor[self.of_donor.index.isin(donors)])
 
     def permuted(self, seed: int) -> Self:
@@ -125,7 +125,7 @@ def read_labels(atlas: Atlas, config: DataConfig, chosen: Selection) -> Labels:
 def _by_donor(
     donor: pd.Series, entries: pd.Series, column: str, config: DataConfig
 ) -> tuple[pd.Series, tuple[str, ...]]:
-    """The value of each donor, and what had to be assumed.
+    """The label value of each donor, and notes on what was assumed.
 
     Raises:
         UserError: a donor's nuclei have labels of two classes.

@@ -1,4 +1,4 @@
-"""Which nuclei take part: those of the wanted cell type that have a donor, whatever the donor's label.
+"""Selects the nuclei of a cohort: those of the wanted cell type that have a donor, whatever its label.
 
 Read from obs alone, before any count is read. What is left out is counted by donor.
 """
@@ -28,7 +28,7 @@ class Selection:
 
     `cell_types` those of the wanted ones that occur, empty for all; `rows` [nuclei] their rows in the
     file, sorted; `donor` [nuclei] donor ids. `steps` [donors of the file, steps]: nuclei of each donor
-    after each step. `notes`: what a user should know.
+    after each step. `notes`: remarks for the user.
     """
 
     columns: Columns
@@ -81,7 +81,7 @@ def select(atlas: Atlas, config: DataConfig) -> Selection:
 
 
 def _nuclei(donor: pd.Series) -> pd.Series:
-    """Nuclei of each donor of the file, those with none among them."""
+    """Number of nuclei of each donor of the file, 0 included."""
     counts = donor.value_counts()
     return counts.set_axis(counts.index.astype(object)).rename_axis("donor").sort_index()
 
@@ -104,7 +104,7 @@ def _present(counts: pd.Series, column: str, config: DataConfig) -> tuple[str, .
 
 
 def _check_ids(donor: pd.Series, column: str) -> None:
-    """Refuse ids that may hide one person in two donors."""
+    """Refuse ids that differ by blanks or case only: they may name one person twice."""
     ids = donor.cat.categories
     if not len(ids):
         raise UserError(f"{column} (data.donor_key) names no donor: it is empty for every nucleus.")

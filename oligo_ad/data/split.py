@@ -1,4 +1,4 @@
-"""Whole donors are divided, never nuclei: the donor is the independent sample.
+"""Folds of whole donors: nuclei are never divided, since the donor is the independent unit.
 
 Stratification is done on the donor table, which gives even folds; stratifying nuclei by group does
 not. The folds are written to split.json, so that every model can be compared on the same ones.
@@ -120,7 +120,7 @@ def _test_parts(label: pd.Series, config: SplitConfig) -> Iterator[tuple[np.ndar
         raise UserError(
             f"split.folds={config.folds} needs as many donors of each class; the smaller class has "
             f"{smallest}. "
-            + (f"Set split.folds={smallest} or fewer." if smallest > 1 else "Bring more donors.")
+            + (f"Set split.folds={smallest} or fewer." if smallest > 1 else "Add more donors.")
         )
     splitter = (
         RepeatedStratifiedKFold(n_splits=config.folds, n_repeats=config.repeats, random_state=config.seed)
@@ -145,7 +145,7 @@ def _check(fold: Fold, label: pd.Series) -> None:
                 f"the {part} part of fold {fold.number} lacks a class: of {int((label == 1).sum())} "
                 f"positive and {int((label == 0).sum())} negative donors, each part needs one of "
                 "each. Raise split.validation_fraction or split.test_fraction, lower split.folds, "
-                "or bring more donors."
+                "or add more donors."
             )
 
 
@@ -154,7 +154,7 @@ def _too_few(label: pd.Series, config: SplitConfig) -> UserError:
     return UserError(
         f"too few donors to split ({config.kind}): {positive} positive and {negative} negative. Each "
         "of train, validation and test needs one of each class. Change split.test_fraction="
-        f"{config.test_fraction} or split.validation_fraction={config.validation_fraction}, or bring more."
+        f"{config.test_fraction} or split.validation_fraction={config.validation_fraction}, or add donors."
     )
 
 

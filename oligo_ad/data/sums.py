@@ -1,4 +1,4 @@
-"""What is known of each gene in each donor: enough to choose genes and to make pseudobulk profiles."""
+"""Sums of each gene over each donor's nuclei: enough to choose genes and to make pseudobulk profiles."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -15,15 +15,14 @@ class DonorSums:
 
     `values` [3, donors, genes] float64: of the stored values (counts, or log values), of counts per
     10,000, and of the squares of those. A donor's sums depend on its own nuclei alone, to the last bit.
-    So the gene means of any donors are had without reading a count again, and without looking at any
-    other donor.
+    So gene means of any set of donors need neither the counts again nor any other donor.
     """
 
     values: np.ndarray
 
     @classmethod
     def zeros(cls, n_donors: int, n_genes: int) -> Self:
-        """Before the first nucleus."""
+        """Sums before the first nucleus is added."""
         return cls(np.zeros((3, n_donors, n_genes)))
 
     def add(self, block: sp.csr_matrix, scale: np.ndarray | None, donor: np.ndarray) -> None:

@@ -1,6 +1,6 @@
-"""The one contract between data and networks: a nucleus is a set of (gene id, value) pairs.
+"""Batches, the one contract between data and networks: a nucleus is a set of (gene id, value) pairs.
 
-Legend of tensor names, here and wherever batches go: B nuclei of a batch, S samples of it (what is
+Legend of tensor names, here and wherever batches are used: B nuclei of a batch, S samples of it (what is
 predicted: a nucleus or a donor), L places in the longest nucleus, G genes of a panel, M metadata columns,
 D width of a vector.
 """
@@ -14,7 +14,7 @@ from oligo_ad.inputs.kernels import write_rows
 
 
 class Batch(NamedTuple):
-    """Nuclei of one step and the samples that they belong to.
+    """The nuclei of one step, and the samples that they belong to.
 
     A NamedTuple, which Accelerate moves and gathers; a dataclass it would not.
 
@@ -40,8 +40,8 @@ class Batch(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a network reads of the cells of a batch: `gene_ids` [B, L] int64, `values` [B, L] float32, `mask`
-    [B, L] bool, False where padded."""
+    """The input of a network: `gene_ids` [B, L] int64, `values` [B, L] float32, and `mask` [B, L] bool, False
+    where padded."""
 
     gene_ids: Tensor
     values: Tensor
@@ -49,11 +49,11 @@ class Inputs(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """All cells of a cohort as an featurizer sees them, ragged.
+    """All nuclei of a cohort as a featurizer reads them, ragged.
 
-    Cell i owns places `offsets[i]` to `offsets[i + 1]` of `gene_ids`, int16 where they fit, else int32,
-    and of `values`, float32, or uint8 where they are bins. `keys` [cells] int64: what a cell's random
-    draws follow from; empty where an featurizer draws nothing.
+    Nucleus i has places `offsets[i]` to `offsets[i + 1]` of `gene_ids`, int16 where they fit, else int32,
+    and of `values`, float32, or uint8 where they are bins. `keys` [nuclei] int64: a nucleus's random
+    draws follow from its key; empty where a featurizer draws nothing.
     """
 
     offsets: Tensor
@@ -65,7 +65,7 @@ class Tokens(NamedTuple):
         return Tokens(*(part.to(device) for part in self))
 
     def of(self, rows: Tensor) -> "Tokens":
-        """Some cells, as if there were no others."""
+        """Some nuclei, as if there were no others."""
         starts, lengths = self.offsets[rows], self.offsets.diff()[rows]
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         places = torch.arange(int(offsets[-1])) + (starts - offsets[:-1]).repeat_interleave(lengths)
@@ -73,7 +73,7 @@ class Tokens(NamedTuple):
         return Tokens(offsets, self.gene_ids[places], self.values[places], keys)
 
     def gather(self, rows_B: Tensor, longest: int) -> Inputs:
-        """Some cells, in `longest` places each; padding is id 0 and value 0."""
+        """Some nuclei, in `longest` places each; padding is id 0 and value 0."""
         start_B = self.offsets[rows_B]
         length_B = self.offsets[rows_B + 1] - start_B
         place_L = torch.arange(longest, device=rows_B.device)
@@ -83,7 +83,7 @@ class Tokens(NamedTuple):
         return Inputs(ids_BL, self.values[flat_BL].float().masked_fill(~mask_BL, 0.0), mask_BL)
 
     def dense(self, rows_B: Tensor, longest: int, background_G: Tensor) -> Tensor:
-        """Values [B, G] of some cells, with `background_G` wherever a cell has no entry."""
+        """Values [B, G] of some nuclei, with `background_G` wherever a nucleus has no entry."""
         if rows_B.device.type == "cpu":
             # On a CPU the tensor operations below take ten times as long as one compiled loop.
             dense_BG = background_G.new_empty(len(rows_B), len(background_G))

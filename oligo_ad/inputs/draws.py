@@ -1,7 +1,7 @@
-"""Random draws that follow from what they are for: a cell, an item of it, a purpose.
+"""Random draws computed from what they are for: a nucleus, an item of it, and a purpose.
 
-No state is passed on, so a cell's draws are the same in any batch, in any process, on any device, and
-whatever other cells are in the cohort.
+No state is passed on, so a nucleus has the same draws in any batch, in any process, on any device, and
+whatever other nuclei are in the cohort.
 """
 
 from typing import Any
@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 
 
-def cell_keys(barcodes: pd.Series) -> np.ndarray:
-    """A number for each barcode [cells] int64, the same wherever the cell turns up."""
+def nucleus_keys(barcodes: pd.Series) -> np.ndarray:
+    """A number for each barcode [nuclei] int64, the same in every cohort that has the nucleus."""
     return pd.util.hash_array(barcodes.to_numpy(object), categorize=False).view(np.int64)
 
 
 def stream(seed: int, purpose: int) -> int:
-    """One use of a seed below 2^31; `purpose` is below 2^20."""
+    """The number that stands for one use of a seed; seeds are below 2^31, purposes below 2^20."""
     return (seed << 20) + purpose
 
 
 def draw(key: Any, stream: int, item: Any) -> Any:
-    """64 random bits, as int64, for an item of a cell; arrays of NumPy and tensors of PyTorch alike."""
+    """64 random bits, as int64, for an item of a nucleus; arrays of NumPy and tensors of PyTorch alike."""
     return mix(mix(key + stream) ^ item)
 
 

@@ -1,4 +1,4 @@
-"""Featurizers: what of a nucleus a network reads. Each is fitted on training nuclei, then applied."""
+"""Featurizers turn nuclei into the input of a network. Each is fitted on training nuclei, then applied."""
 
 from typing import Annotated, Protocol, Self
 
@@ -20,10 +20,10 @@ Size = Annotated[int, Field(ge=1)]
 
 
 class Featurizer(Protocol):
-    """What every featurizer offers; a new one needs these and a YAML file, nothing else.
+    """The interface of a featurizer; a new one needs these methods and a YAML file, nothing else.
 
-    Once fitted: `gene_names`, the genes that are read; `n_ids`, how many gene ids there may be. `padded`:
-    whether a batch is as long as its longest cell.
+    Once fitted: `gene_names`, the genes that are read; `n_ids`, the number of gene ids. `padded`: whether
+    a batch is as long as its longest nucleus.
     """
 
     padded: bool
@@ -35,23 +35,23 @@ class Featurizer(Protocol):
     def n_ids(self) -> int: ...
 
     def names_of_ids(self) -> list[str]:
-        """What each id is, from 0 to `n_ids` - 1."""
+        """The name of each id, from 0 to `n_ids` - 1."""
 
     def facts(self) -> dict[str, str]:
-        """What a reader of the results should know of the input, once fitted: `values`, what they are;
-        `fitted`, what was learned on which donors; and more. Empty for one that was restored."""
+        """Facts about the input for the report, once fitted: `values`, what they are; `fitted`, what was
+        learned on which donors; and more. Empty for a featurizer that was restored."""
 
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         """Learn from the training donors alone, given by their ids."""
 
     def tokens(self, cohort: Cohort) -> Tokens:
-        """Every cell of the cohort as gene ids and values; each cell by itself."""
+        """Every nucleus of the cohort as gene ids and values; each nucleus by itself."""
 
     def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> Inputs:
-        """Gene ids, values and mask [B, L] of some cells, on the tokens' device.
+        """Gene ids, values and mask [B, L] of some nuclei, on the tokens' device.
 
-        `longest`: places of the longest of them. `epoch`: what is drawn anew in each follows from it; 0
-        outside training.
+        `longest`: places of the longest of them. `epoch`: random draws depend on it; 0 outside
+        training.
         """
 
     def state(self) -> State:
@@ -62,7 +62,7 @@ class Featurizer(Protocol):
 
 
 class StandardisedPanel:
-    """The panel in fixed order, as standardised log expression: a dense vector a cell.
+    """The panel in fixed order, as standardised log expression: one dense vector per nucleus.
 
     Args:
         genes: how the panel is chosen; see `panel.choose_genes`.
@@ -185,13 +185,13 @@ class ExpressedPanel:
 
 
 def log_expression(cohort: Cohort) -> str:
-    """What log values of a cohort are, in words."""
+    """How the log values of a cohort are defined, in words."""
     counts = cohort.expression.content == "counts"
     return f"ln(1 + counts per {TARGET:,})" if counts else "log expression as it is in the file"
 
 
 def _panel(cohort: Cohort, gene_names: list[str]) -> sp.csr_matrix:
-    """Log values [cells, genes] of the named genes, in their order."""
+    """Log values [nuclei, genes] of the named genes, in their order."""
     position = {name: i for i, name in enumerate(cohort.genes["name"])}
     if missing := [name for name in gene_names if name not in position]:
         raise UserError(f"{len(missing)} genes of the panel are not in this file: {listing(missing)}.")
@@ -199,7 +199,7 @@ def _panel(cohort: Cohort, gene_names: list[str]) -> sp.csr_matrix:
 
 
 def ragged(values: sp.csr_matrix) -> Tokens:
-    """The nonzeros of a matrix, cells by genes, as tokens."""
+    """The nonzeros of a matrix, nuclei by genes, as tokens."""
     small = values.shape[1] <= 1 + np.iinfo(np.int16).max
     return Tokens(
         torch.from_numpy(values.indptr.astype(np.int64)),

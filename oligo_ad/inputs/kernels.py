@@ -13,11 +13,11 @@ def write_rows(
     background: np.ndarray,
     dense: np.ndarray,
 ) -> None:
-    """Write cells into `dense` [len(rows), genes]: the background, then their stored values over it."""
+    """Write nuclei into `dense` [len(rows), genes]: the background, then their stored values over it."""
     for i in range(len(rows)):
         # A loop: assigning the whole row takes half as long again.
         for gene in range(len(background)):
             dense[i, gene] = background[gene]
         for place in range(offsets[rows[i]], offsets[rows[i] + 1]):
-            # An unsigned index is not looked at for being negative.
+            # An unsigned index needs no check for negative values.
             dense[i, np.uint64(genes[place])] = values[place]

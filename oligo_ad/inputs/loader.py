@@ -1,4 +1,4 @@
-"""Batches gathered on the training device: no worker processes, no copy from the host in a step.
+"""Loaders make batches on the training device: no worker processes, no copy from the host in a step.
 
 What a batch holds is a function of (seed, epoch) alone, and each process takes every n-th sample of each
 batch, so that any number of processes sees the same batches.
@@ -21,14 +21,14 @@ WINDOW = 128  # batches within which nuclei of like length are brought together
 
 
 class Process(NamedTuple):
-    """This process among all: it takes samples `rank`, `rank + world_size`, … of every batch."""
+    """The place of this process among all: it takes samples `rank`, `rank + world_size`, … of every batch."""
 
     rank: int = 0
     world_size: int = 1
 
 
 class Donors(NamedTuple):
-    """What a loader knows of donors.
+    """The donors of a loader's nuclei.
 
     `of_nucleus` [nuclei] int: the place of each nucleus's donor; `label` [donors], 0 or 1; `metadata`
     [donors, M], standardised.
@@ -40,7 +40,7 @@ class Donors(NamedTuple):
 
 
 class Loader(Protocol):
-    """Where the loop gets its batches. A sample is what is predicted.
+    """The interface of a loader, which makes batches of samples. A sample is what is predicted.
 
     `donor` [samples]: the place of each one's donor.
     """
@@ -51,13 +51,13 @@ class Loader(Protocol):
         """The samples of some donors, given by their places."""
 
     def epoch_size(self, samples: np.ndarray) -> int:
-        """How many samples one epoch over these draws."""
+        """How many samples one epoch over `samples` draws."""
 
     def shuffled(self, samples: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """One epoch in random order; the incomplete last batch is left to another epoch's order."""
+        """The batches of one epoch in random order; an incomplete last batch is dropped."""
 
     def whole(self, samples: np.ndarray, batch_size: int) -> Iterator[list[Batch]]:
-        """Each of the samples over all processes, the last repeated so that all get as many.
+        """Every sample once, over all processes; the last is repeated so that all processes get equally many.
 
         What does not fit into one forward pass of the network comes in parts. No batch mixes donors: padding
         and rounding of a nucleus, hence its prediction, then depend on its own donor alone, to the last bit.
@@ -65,7 +65,7 @@ class Loader(Protocol):
 
 
 class NucleusStore:
-    """All nuclei of a cohort on one device, as a featurizer gives them.
+    """All nuclei of a cohort on one device, as tokens of a featurizer.
 
     Args:
         featurizer: fitted.
@@ -105,7 +105,7 @@ class NucleusStore:
 
 
 class NucleusLoader:
-    """A nucleus is a sample.
+    """The loader where a nucleus is a sample.
 
     Args:
         store: the nuclei.
@@ -149,7 +149,7 @@ class NucleusLoader:
 
 
 class BagLoader:
-    """A donor is a sample: a bag of its nuclei, drawn anew in each epoch; evaluation takes all of them.
+    """The loader where a donor is a sample: a bag of its nuclei, new in each epoch, or all of them.
 
     Args:
         store: the nuclei.
@@ -170,7 +170,7 @@ class BagLoader:
         return len(samples) * self._bags
 
     def shuffled(self, samples: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """A bag follows from (seed, epoch, donor) and its number among that donor's, from nothing else."""
+        """A bag follows from (seed, epoch, donor) and its number among that donor's bags alone."""
         rng = np.random.default_rng([seed, epoch])
         order = [(donor, number) for number in range(self._bags) for donor in rng.permutation(samples)]
         process = self._store.process

@@ -1,4 +1,4 @@
-"""Which genes a model reads, chosen on training donors alone."""
+"""The gene panel: the genes that a model reads, chosen on training donors alone."""
 
 import warnings
 from typing import Literal, NamedTuple
@@ -52,14 +52,14 @@ def choose_genes(
 
 
 class Described(NamedTuple):
-    """A panel in words: its `genes`, and what they were `fitted` on."""
+    """A panel in words: its `genes`, and on which donors they were chosen (`fitted`)."""
 
     genes: str
     fitted: str
 
 
 def describe_choice(choice: Choice, flavor: Flavor, n_genes: int) -> Described:
-    """How `choose_genes` came to its panel, which has so many genes."""
+    """How `choose_genes` chose a panel of `n_genes` genes."""
     if choice == "provided":
         return Described(
             f"{n_genes:,} genes, marked highly variable in the file",

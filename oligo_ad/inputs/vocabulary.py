@@ -1,8 +1,8 @@
-"""Which token of a vocabulary each gene of a file is.
+"""Gene matching: finds the token of a vocabulary for each gene of a file.
 
-Vocabularies hold gene symbols or Ensembl ids, as their tokens show. Published ones of symbols hold those
-of the CELLxGENE census, or `SYMBOL_ENSG…` where a symbol names several genes. Files name genes by other
-annotations, so the way goes through the Ensembl id wherever a file has it.
+Vocabularies hold gene symbols or Ensembl ids; which, their tokens show. Published ones of symbols hold
+those of the CELLxGENE census, or `SYMBOL_ENSG…` where a symbol names several genes. Files name genes by other
+annotations, so genes are matched by Ensembl id wherever a file has it.
 
 `cellxgene_genes.csv.gz` holds, for 60,664 human genes, the Ensembl id and symbol of the CELLxGENE schema
 3.1.1 (Chan Zuckerberg Initiative, MIT licence), and the symbol of GENCODE 44 where that is another (as
@@ -74,7 +74,7 @@ def _ways_to_symbols(symbol: pd.Series, ensembl: pd.Series, vocabulary: Sequence
     """The symbols that a gene may have among the tokens, by route."""
     table = gene_table()
     named = ensembl.map(table["symbol"])
-    # A name alone is not trusted where the Ensembl id says which gene it is.
+    # A name alone is not trusted where the Ensembl id shows which gene it is.
     alone = symbol.where(named.isna())
     return {
         "symbol": [symbol],
@@ -89,7 +89,7 @@ def _ways_to_ensembl_ids(symbol: pd.Series, ensembl: pd.Series) -> Ways:
     table = gene_table()
     ids = pd.Series(table.index, index=table.index)
     later = table["gencode44"] != ""
-    # As with symbols: a name says nothing more where the table knows the Ensembl id.
+    # As with symbols: a name is not used where the table has the Ensembl id.
     alone = symbol.where(~ensembl.isin(table.index))
     return {
         "ensembl": [ensembl],

@@ -1,1 +1,1 @@
-"""Networks: each maps a Batch to one vector per cell; fusion and head are written once."""
+"""Networks, each from a Batch to one vector per nucleus; pool, fusion and head are shared by all."""

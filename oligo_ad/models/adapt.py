@@ -1,4 +1,4 @@
-"""What of a network is trained, and what is computed twice to save memory: of any network with stages."""
+"""Adapts any network with stages: frozen stages, LoRA, and recomputation to save memory."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -36,7 +36,7 @@ def adapt(network: Network, config: AdaptConfig) -> None:
 
 
 def _freeze(network: Network, n_stages: int) -> None:
-    """Let the first stages keep their weights. A batch norm among them goes on to follow its inputs."""
+    """Freeze the weights of the first stages. The running means of a batch norm in them are still updated."""
     if n_stages > len(network.stages):
         raise UserError(
             f"model.adapt.frozen_stages={n_stages}: the network has {len(network.stages)} stages, the "
@@ -47,8 +47,10 @@ def _freeze(network: Network, n_stages: int) -> None:
 
 
 class LowRank(nn.Module):
-    """A weight [out, in] → the weight + scale x up [out, rank] x down [rank, in] (Hu 2021); at first up
-    is 0."""
+    """LoRA: a weight that is kept, plus a trained product of low rank (Hu 2021).
+
+    weight [out, in] → weight + scale x up [out, rank] x down [rank, in]; up starts as 0.
+    """
 
     def __init__(self, weight: Tensor, rank: int, scale: float) -> None:
         super().__init__()
@@ -75,7 +77,7 @@ def _add_low_rank(network: Network, rank: int, alpha: float) -> None:
 
 
 def _places(network: Network) -> list[tuple[nn.Module, str]]:
-    """The weights that get an addition: modules, and names in them."""
+    """The weights to which products are added: modules, and names of their parameters."""
     modules = [module for stage in network.stages for module in stage.modules()]
     attention = [module for module in modules if isinstance(module, Attention)]
     if not attention:
@@ -85,7 +87,7 @@ def _places(network: Network) -> list[tuple[nn.Module, str]]:
 
 
 def _recompute(network: Network) -> None:
-    """Let stages keep their inputs only, and be computed again in the backward pass.
+    """Keep only the inputs of stages, and compute the stages again in the backward pass.
 
     Not the last one: its backward pass comes first, when all that it has computed is still needed.
     """
@@ -93,7 +95,7 @@ def _recompute(network: Network) -> None:
         raise UserError("model.adapt.recompute=true: the network has no stages. Leave it out.")
     network.can_compile = False
     for stage in network.stages[:-1]:
-        # On the instance, as `partial`: names stay, and a deep copy of the network calls its own stages.
+        # On the instance, as `partial`: parameters keep their names, and a deep copy calls its own stages.
         vars(stage)["forward"] = partial(_recomputed, network, stage)
 
 
@@ -105,13 +107,13 @@ def _recomputed(network: Network, stage: nn.Module, *inputs: Any) -> Any:
 
 
 def _contexts(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What the forward pass runs in, and what the second one of the backward pass runs in."""
+    """The context of the forward pass, and that of its repetition in the backward pass."""
     return nullcontext(), _keeping_statistics(stage)
 
 
 @contextmanager
 def _keeping_statistics(stage: nn.Module) -> Iterator[None]:
-    """Running means have followed the batch already, and must not follow it twice."""
+    """Leave running means as they are: the first forward pass has updated them."""
     before = [buffer.clone() for buffer in stage.buffers()]
     try:
         yield

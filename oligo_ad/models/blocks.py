@@ -1,7 +1,8 @@
 """Attention blocks on `scaled_dot_product_attention`. Legend: see inputs/batch.py.
 
-T is the number of tokens, Q of queries; H attention heads of width E. Which keys a query sees is the
-business of `attend`, a function of queries, keys, values and dropout, chosen once a forward pass.
+T is the number of tokens, Q of queries; H attention heads of width E. The function
+`attend`, of queries, keys, values and dropout, decides which keys a query sees; it is chosen once a forward
+pass.
 """
 
 from collections.abc import Callable
@@ -105,8 +106,8 @@ def attend_without_mask(
 ) -> Tensor:
     """The same for GPUs, whose flash kernel takes no mask: the bias travels in two more dimensions.
 
-    Queries hold 1 there, keys the bias in two parts, since one bf16 number keeps 3 digits of it only.
-    The kernel wants multiples of 8 dimensions, as many for values.
+    Queries hold 1 there, keys the bias in two parts, since one bf16 number keeps only 3 digits of it.
+    The kernel needs a multiple of 8 dimensions, and as many for values.
     """
     width = q_BHQE.shape[-1]
     wider = -(-(width + 2) // 8) * 8
@@ -121,13 +122,13 @@ def attend_without_mask(
 
 
 class Packed:
-    """Attention of cells whose tokens stand one after the other, without padding and without a mask.
+    """Attention within nuclei whose tokens stand one after the other, without padding and without a mask.
 
-    A cell's queries see its own keys only. GPUs have a kernel for that (half precision, no dropout of
-    attention); elsewhere each cell is a call of its own, which costs a CPU nothing at these lengths.
+    A nucleus's queries see its own keys only. GPUs have a kernel for that (half precision, no dropout of
+    attention); elsewhere there is one call per nucleus, which costs a CPU nothing at these lengths.
 
     Args:
-        lengths: tokens of each cell.
+        lengths: tokens of each nucleus.
         device: of the tokens.
     """
 
@@ -137,7 +138,7 @@ class Packed:
         self.starts = self._ends[:-1].long()
 
     def __call__(self, q_1HQE: Tensor, k_1HTE: Tensor, v_1HTE: Tensor, dropout: float) -> Tensor:
-        """[1, H, Q, E], of all tokens as queries, or of one query a cell."""
+        """[1, H, Q, E], of all tokens as queries, or of one query per nucleus."""
         one_each = q_1HQE.shape[2] < k_1HTE.shape[2]
         if dropout == 0 and has_varlen_kernel(q_1HQE):
             ends = torch.arange(len(self._ends), dtype=torch.int32, device=q_1HQE.device)
@@ -149,12 +150,12 @@ class Packed:
             return out_QHE.transpose(0, 1)[None]
         q_lengths = [1] * len(self.lengths) if one_each else self.lengths
         parts = (q_1HQE.split(q_lengths, 2), k_1HTE.split(self.lengths, 2), v_1HTE.split(self.lengths, 2))
-        cells = [scaled_dot_product_attention(q, k, v, None, dropout) for q, k, v in zip(*parts, strict=True)]
-        return torch.cat(cells, 2)
+        out = [scaled_dot_product_attention(q, k, v, None, dropout) for q, k, v in zip(*parts, strict=True)]
+        return torch.cat(out, 2)
 
 
 def has_varlen_kernel(q: Tensor) -> bool:
-    """Whether `varlen_attn` takes such queries: flash attention wants Ampere or later, and 16 bits."""
+    """Whether `varlen_attn` takes such queries: flash attention needs Ampere or later, and 16 bits."""
     if varlen_attn is None or q.device.type != "cuda" or q.dtype not in (torch.bfloat16, torch.float16):
         return False
     return torch.cuda.get_device_capability(q.device) >= (8, 0)

@@ -11,11 +11,11 @@ from oligo_ad.models.pool import Pool
 
 
 class Network(Protocol):
-    """What a network must offer, as an `nn.Module`: Batch → one vector a nucleus [B, D].
+    """The interface of a network, an `nn.Module`: Batch → one vector per nucleus [B, D].
 
     `size` is D. `stages` are the modules that the forward pass calls one after the other, embeddings
-    first, then blocks: what is frozen, adapted, recomputed and trained at rates of its own (`model.adapt`,
-    `fit.layer_decay`); they may be none. `can_compile`: whether `fit.compile` has any use.
+    first, then blocks: the parts that `model.adapt` freezes, adapts and recomputes, and that have their own
+    learning rates by `fit.layer_decay`; there may be none. `can_compile`: whether `fit.compile` works.
     """
 
     size: int
@@ -56,7 +56,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.fusion.size, 1)
 
     def forward(self, *parts: Batch) -> Tensor:
-        """Logits [S] of a batch. One that is too large for a pass of the network comes in parts, of the same
+        """Logits [S] of a batch. One too large for a single pass of the network comes in parts, of the same
         samples but other nuclei."""
         samples = parts[0]
         vectors = [self.network(part) for part in parts]
@@ -70,7 +70,7 @@ class Classifier(nn.Module):
 
 
 class Ignore(nn.Module):
-    """metadata=off: the vector as it is."""
+    """The fusion of metadata=off: the vector as it is."""
 
     def __init__(self, size: int, n_metadata: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Ignore(nn.Module):
 
 
 class Concatenate(nn.Module):
-    """The head sees the vector and the metadata side by side."""
+    """A fusion: the metadata are appended to the vector."""
 
     def __init__(self, size: int, n_metadata: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Concatenate(nn.Module):
 
 
 class Add(nn.Module):
-    """A projection of the metadata is added to the vector."""
+    """A fusion: a projection of the metadata is added to the vector."""
 
     def __init__(self, size: int, n_metadata: int) -> None:
         super().__init__()

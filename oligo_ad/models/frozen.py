@@ -1,7 +1,7 @@
-"""The vectors of a network that is not trained, as input: computed once, and kept in the cache.
+"""A frozen network as a featurizer: its vectors of the nuclei are computed once and kept in the cache.
 
-With them a small network is trained in seconds. The vectors of a donor's nuclei depend on the network, on
-how a nucleus is read, and on that donor alone, to the last bit: folds, seeds, runs and other choices of
+On these vectors a small network is trained in seconds. Those of a donor's nuclei depend on the network, on
+its featurizer, and on that donor alone, to the last bit: folds, seeds, runs and other choices of
 donors share them.
 """
 
@@ -33,14 +33,14 @@ NETWORK, FEATURIZER = "network.", "featurizer."  # prefixes of what is saved
 
 
 class Frozen:
-    """Each nucleus as the vector that a network makes of it, standardised on training nuclei: [cells, D].
+    """A featurizer whose values are vectors [nuclei, D] of a network, standardised on training nuclei.
 
     Args:
         featurizer: what the network reads.
         network: any network; with random weights where nothing is pretrained.
-        cache: folder where the vectors are kept; None: they are not.
+        cache: folder where the vectors are kept; None keeps none.
         device: where they are computed.
-        pretrained: what featurizer and network were made from, if from anything.
+        pretrained: the pretrained model of featurizer and network, if there is one.
         batch_size: nuclei at a time.
         seed: of random weights.
     """
@@ -59,10 +59,10 @@ class Frozen:
     ) -> None:
         self._input: Featurizer = featurizer()
         self._make_network = network
-        # Of how a nucleus is read and computed, what neither its tokens nor the weights show.
-        self._how = [featurizer.described(), network.described()]
+        # Settings that shape the vectors but show in neither tokens nor weights.
+        self._settings = [featurizer.described(), network.described()]
         if pretrained:
-            self._how.append(repr((sorted(pretrained.settings.items()), pretrained.vocabulary)))
+            self._settings.append(repr((sorted(pretrained.settings.items()), pretrained.vocabulary)))
         self._random = pretrained is None or pretrained.weights is None
         self._cache, self._device = cache, device
         self._batch_size, self._seed = batch_size, seed
@@ -106,10 +106,10 @@ class Frozen:
 
     def tokens(self, cohort: Cohort) -> Tokens:
         values_CD = (torch.from_numpy(self._vectors(cohort)) - self.mean_D) / self.sd_D
-        n_cells, width = values_CD.shape
+        n_nuclei, width = values_CD.shape
         return Tokens(
-            torch.arange(n_cells + 1) * width,
-            torch.arange(width, dtype=torch.int16).repeat(n_cells),
+            torch.arange(n_nuclei + 1) * width,
+            torch.arange(width, dtype=torch.int16).repeat(n_nuclei),
             values_CD.flatten(),
         )
 
@@ -133,43 +133,43 @@ class Frozen:
     def _made_network(self) -> nn.Module:
         """The network, made as soon as the number of gene ids is known."""
         if self._network is None:
-            # Random weights are of a seed of their own, so that all folds and runs share their vectors.
+            # Random weights have a seed of their own, so that all folds and runs share their vectors.
             with _seeded(self._seed) if self._random else nullcontext(), _named_inside("network"):
                 made: nn.Module = self._make_network(n_ids=self._input.n_ids)
             self._network = made.eval()
         return self._network
 
     def _vectors(self, cohort: Cohort) -> np.ndarray:
-        """Vectors [cells, D] float32 of all nuclei, each donor's from the cache or computed now."""
+        """Vectors [nuclei, D] float32, each donor's from the cache or computed now."""
         if self._known is None or self._known[0] is not cohort:
-            tokens, same = self._input.tokens(cohort), self._digest()
+            tokens, digest = self._input.tokens(cohort), self._digest()
             vectors = np.empty((len(cohort.cells), self.n_ids), np.float32)
             self._n_computed = 0
             with progress("taking the vectors of a frozen network", len(vectors), "nuclei") as advance:
                 for rows in cohort.cells.groupby("donor", observed=True).indices.values():
-                    vectors[rows] = self._of_donor(tokens.of(torch.from_numpy(rows)), same)
+                    vectors[rows] = self._of_donor(tokens.of(torch.from_numpy(rows)), digest)
                     advance(len(rows))
             log.info("vectors of %d nuclei, %d of them computed now", len(vectors), self._n_computed)
             self._made_network().cpu()
             self._known = cohort, vectors
         return self._known[1]
 
-    def _of_donor(self, tokens: Tokens, same: bytes) -> np.ndarray:
-        """The vectors [cells, D] of one donor's nuclei. `same` is the digest of what all donors share."""
+    def _of_donor(self, tokens: Tokens, shared_digest: bytes) -> np.ndarray:
+        """The vectors [nuclei, D] of one donor's nuclei. `shared_digest`: of what all donors share."""
         if self._cache is None:
             return self._computed(tokens)
-        digest = hashlib.sha256(same)
+        digest = hashlib.sha256(shared_digest)
         for part in tokens:
             digest.update(part.numpy().tobytes())
         return kept_array(self._cache, f"embedding-{digest.hexdigest()[:16]}", lambda: self._computed(tokens))
 
     def _digest(self) -> bytes:
-        """Of all that the vectors depend on, but for the nuclei: code, settings, and what was learned."""
+        """A digest of what the vectors depend on besides the nuclei: code, settings, and what was learned."""
         network = self._made_network()
         modules = (__name__, type(network).__module__, type(self._input).__module__)
-        # What reads and prepares files makes the tokens, which are hashed themselves.
+        # Code that reads and prepares files only shapes the tokens, which are hashed themselves.
         code = code_of(*modules, apart_from=("oligo_ad.data", "oligo_ad.storage"))
-        digest = hashlib.sha256(code.encode() + repr(self._how).encode())
+        digest = hashlib.sha256(code.encode() + repr(self._settings).encode())
         for name, tensor in (*network.state_dict().items(), *self._input.state().items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
         return digest.digest()
@@ -194,7 +194,7 @@ def _part(state: State, prefix: str) -> State:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Draw from a seed, and leave the random numbers of the run as they are."""
+    """Draw random numbers from a seed, without changing those of the run."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
@@ -202,7 +202,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _named_inside(section: str) -> Iterator[None]:
-    """Name a wrong field where it stands: the parts do not know that they are inside."""
+    """Name a wrong field by its full path: nested parts name it as if they were not nested."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The MLP: a dense panel through fully connected layers. Legend: see inputs/batch.py."""
+"""The MLP: fully connected layers on a dense panel. Legend: see inputs/batch.py."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, distributed, nn
 
 from oligo_ad.inputs.batch import Batch
 
-STEPS = 4  # of a hidden layer
+STEPS = 4  # modules of a hidden layer
 
 
 class MLP(nn.Module):
@@ -57,7 +57,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """A sum that gradients pass: what one process lost by the sum, every process's input caused."""
+    """A sum over processes with a gradient: each process's part gets the gradients of all, summed."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:

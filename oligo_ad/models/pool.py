@@ -1,4 +1,4 @@
-"""From vectors of nuclei to vectors of samples: of each nucleus by itself, or of a donor's bag of nuclei.
+"""Pools: from vectors of nuclei to vectors of samples, which are single nuclei or bags of a donor's nuclei.
 
 Legend: see inputs/batch.py.
 """
@@ -13,9 +13,9 @@ Sample = Literal["nucleus", "donor"]
 
 
 class Pool(Protocol):
-    """What a pool must offer: `sample`, what it makes samples of, and vectors [B, D] → [S, size].
+    """The interface of a pool: vectors of nuclei [B, D] → vectors of samples [S, size].
 
-    Its constructor gets `size`, the D of the network.
+    `sample`: what a sample is. The constructor gets `size`, the D of the network.
     """
 
     sample: Sample

@@ -1,4 +1,4 @@
-"""A pretrained model, between the reader of its files and the featurizer and network that use it.
+"""A pretrained model, as its reader returns it and as its featurizer and network take it.
 
 A further foundation model is three things and a YAML file: a reader (path, pretrained) → Pretrained, a
 featurizer and a network that take one. `model.reader` names the reader.
@@ -14,11 +14,11 @@ from oligo_ad.config import ModelConfig
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a reader found.
+    """A pretrained model in memory.
 
-    `vocabulary` [ids]: the token of each id. `settings`: what featurizer and network must know of how the
-    model was made. `weights`: of the network, by parameter name; None where they are random, or come
-    from a checkpoint of ours. `origin`: facts for the report.
+    `vocabulary` [ids]: the token of each id. `settings`: sizes and options of the model that featurizer
+    and network need. `weights`: of the network, by parameter name; None where they are random, or are
+    loaded from a bundle. `origin`: facts for the report.
     """
 
     vocabulary: tuple[str, ...]
@@ -28,7 +28,7 @@ class Pretrained:
 
 
 def read_pretrained(model: ModelConfig) -> Pretrained | None:
-    """The pretrained model that a configuration names; None for a model that starts from nothing.
+    """The pretrained model that a configuration names; None for a model without one.
 
     Raises:
         UserError: there is no checkpoint, or it is not as published.

@@ -1,10 +1,10 @@
-"""The transformer: a gene is a token, the cell is their set. Legend: see inputs/batch.py.
+"""The transformer: genes are tokens, and a nucleus is the set of them. Legend: see inputs/batch.py.
 
 T is the number of tokens: CLS, the expressed genes, and one token for all unexpressed ones. With
 token = value x embedding every unexpressed gene is the same zero vector, and stays the same in every
-layer, since attention does not know positions. One of them, with log(their number) added to its
-attention scores, is exactly all of them. So a cell costs what it expresses, and the result is that of
-the whole panel. (Dropout in training draws once for the merged token.)
+layer, since attention has no positions. One of them, with log(their number) added to its attention
+scores, is equivalent to all of them. So the cost of a nucleus is that of its expressed genes, and the
+result is that of the whole panel. (Dropout in training draws once for the merged token.)
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ from oligo_ad.models.blocks import NEVER, Block, Norm, attend_with_mask, attend_
 
 
 class Transformer(nn.Module):
-    """Gene tokens through attention blocks; the vector of CLS is the cell.
+    """Attention blocks on gene tokens; the vector of the CLS token stands for the nucleus.
 
     Args:
         n_ids: genes G of the panel.
@@ -33,7 +33,7 @@ class Transformer(nn.Module):
         feedforward: hidden width of a block's feed-forward part.
         norm: layer norm before (`pre`) or after (`post`) each part of a block.
         dropout: of residual branches and feed-forward.
-        attention_dropout: of attention weights; above 0 a CPU leaves the flash kernel.
+        attention_dropout: of attention weights; above 0 a CPU does not use the flash kernel.
 
     Raises:
         UserError: `heads` does not divide `width`, or zeros cannot be merged.
@@ -86,7 +86,7 @@ class Transformer(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Batch → tokens [B, T, D], and what is added to the attention scores of each [B, T].
+    """Batch → tokens [B, T, D], and a bias [B, T] that is added to the attention scores of each.
 
     Args:
         n_ids, width, values: see `Transformer`.

@@ -1,1 +1,1 @@
-"""From predictions to numbers, alarms, pictures and one report."""
+"""Results of a record: scores, alarms, pictures and the report."""

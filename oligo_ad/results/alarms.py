@@ -1,4 +1,4 @@
-"""Reasons to distrust a result, found in the result itself."""
+"""Alarms: what is wrong or weak about a result, found in the result itself."""
 
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL, Evaluation
 

@@ -1,7 +1,7 @@
-"""What simple predictors reach on the same folds: a model is worth what it adds to the best of them.
+"""Baselines: simple predictors on the same folds. A model must be better than the best of them.
 
 Each is fitted on a fold's train and validation donors (they need no early stopping) and scores its
-test donors. All see donors, not nuclei.
+test donors. All read and score donors, not nuclei.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ PENALTIES = np.logspace(-5, 1, 7)  # inverse strengths of the L2 penalty that ar
 
 
 class Baselines:
-    """Everything that the baselines read, for all folds.
+    """The baselines, with everything that they read, for all folds.
 
     Args:
         cohort: nuclei and donors.

@@ -1,4 +1,4 @@
-"""What a number depends on besides data and configuration: versions, commit, machine, threads."""
+"""Versions, commit, machine and threads: results depend on them besides data and configuration."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""From stored predictions to scores: of the model, of every baseline, and of the planted truth."""
+"""Scores of stored predictions: of the model, of every baseline, and of the planted truth."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ FEW_DONORS = 5  # in the smaller class of all scored donors: below this an inter
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the predictions of a run are worth.
+    """The scores of a run.
 
     `part`: the donors that are scored, `test`, or `validation` in a trial of a search. `donor_table`: a row
     per fold and scored donor: fold, donor, label, nuclei, threshold, and one column of scores per predictor.
@@ -83,7 +83,7 @@ def evaluate(
         donors: label and nuclei, by donor id.
         config: donor score, bootstrap.
         seed: of the bootstrap.
-        label_derived: metadata columns that give the label away, if the user insisted.
+        label_derived: metadata columns that give the label away, where the configuration allows them.
     """
     part = TEST if (predictions["part"] == TEST).any() else VALIDATION
     scored = _samples(predictions[predictions["part"] == part], histories, donors)
@@ -163,7 +163,7 @@ def _scores(table: pd.DataFrame | None, names: list[str], resamples: metrics.Res
 
 
 def _training(table: pd.DataFrame) -> dict[str, float]:
-    """Means over folds of the scores on what the model was trained on: shown beside the test, no result."""
+    """Scores on training donors or nuclei, means over folds: shown beside the results, but no result."""
     of_folds = [
         metrics.score(*(part[column].to_numpy() for column in ("label", MODEL, "threshold")))
         for _, part in table.groupby("fold")

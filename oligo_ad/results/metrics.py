@@ -1,6 +1,6 @@
-"""Scores of donors (first) and cells (second), with intervals over donors.
+"""Scores of donors (first) and nuclei (second), with intervals over donors.
 
-The donor is the independent sample, so every interval resamples donors, within each class; with 9
+The donor is the independent unit, so every interval resamples donors, within each class; with 9
 donors in a class such intervals are too narrow (a nominal 95 % covered 87 % in simulations of 9
 against 42 donors), and are called approximate wherever they are shown.
 """
@@ -42,7 +42,7 @@ class Scores:
 
 
 def score(label: np.ndarray, probability: np.ndarray, threshold: np.ndarray | float) -> dict[str, float]:
-    """Metrics of one set of donors or cells.
+    """Metrics of one set of donors or nuclei.
 
     Args:
         label: 0 or 1.
@@ -79,8 +79,8 @@ def score(label: np.ndarray, probability: np.ndarray, threshold: np.ndarray | fl
 
 
 def donor_scores(probability: np.ndarray, donor: np.ndarray, how: DonorScore) -> pd.Series:
-    """One score a donor from its cells: mean probability, mean logit (as a probability), or the
-    fraction of cells above one half."""
+    """One score per donor from its nuclei: mean probability, mean logit (as a probability), or the
+    fraction of nuclei above one half."""
     if how == "mean_logit":
         bounded = probability.clip(1e-7, 1 - 1e-7)
         logit = pd.Series(np.log(bounded / (1 - bounded))).groupby(donor).mean()
@@ -93,7 +93,7 @@ def summarise(table: pd.DataFrame, column: str, resamples: "Resamples") -> Score
     """Scores of one predictor.
 
     Args:
-        table: a row per donor (or cell) and fold: fold, donor, label, threshold, and `column`.
+        table: a row per donor (or nucleus) and fold: fold, donor, label, threshold, and `column`.
         column: the predictor's probabilities.
         resamples: the same for all predictors, so that they can be compared pairwise.
     """
@@ -141,11 +141,11 @@ class Resamples:
         """
         folds = []
         for _, part in table.groupby("fold"):
-            cells = {donor: np.sort(own[column].to_numpy()) for donor, own in part.groupby("donor")}
+            scores = {donor: np.sort(own[column].to_numpy()) for donor, own in part.groupby("donor")}
             label = part.groupby("donor")["label"].first()
             positive, negative = (label.index[label == value] for value in (1, 0))
-            wins = np.array([[_wins(cells[p], cells[q]) for q in negative] for p in positive])
-            sizes = [np.array([len(cells[d]) for d in own]) for own in (positive, negative)]
+            wins = np.array([[_wins(scores[p], scores[q]) for q in negative] for p in positive])
+            sizes = [np.array([len(scores[d]) for d in own]) for own in (positive, negative)]
             times = [self._times[:, [self._column[d] for d in own]] for own in (positive, negative)]
             right = np.einsum("bp,pn,bn->b", times[0], wins, times[1])
             folds.append(_ratio(right, (times[0] @ sizes[0]) * (times[1] @ sizes[1])))
@@ -177,7 +177,7 @@ def calibration(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
 
 
 def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
-    """The probability that maximises balanced accuracy; halfway between the two samples it parts."""
+    """The probability that maximises balanced accuracy; halfway between the two samples that it separates."""
     false_rate, true_rate, cuts = sk.roc_curve(label, probability, drop_intermediate=False)
     # The first cut, infinity, calls nothing; it is no probability.
     best = cuts[1:][int(np.argmax((true_rate - false_rate)[1:]))]

@@ -30,7 +30,7 @@ COLOURS = ["#000000", "#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"]
 
 
 def donor_scores(evaluation: Evaluation, names: tuple[str, str]) -> Figure:
-    """Each donor a dot at its score, by class; the size tells its nuclei, the line the threshold."""
+    """Each donor a dot at its score, by class; its size shows its nuclei, the line the threshold."""
     table = evaluation.donor_table
     own = table.groupby("donor").agg(
         label=("label", "first"), nuclei=("nuclei", "first"), score=(MODEL, "mean"), cut=("threshold", "mean")

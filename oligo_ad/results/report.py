@@ -1,4 +1,4 @@
-"""What follows from a record: scores, tables, pictures, report.html, and a summary on the terminal."""
+"""Results of a record: scores, tables, pictures, report.html, and a summary on the terminal."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def conclude(record: Record, objective: dict[str, Any] | None = None) -> tuple[RunSummary, dict[str, Figure]]:
     """Score what a run has predicted, and write everything a reader needs; metrics.json comes last.
 
-    The same record gives the same files, whenever it is concluded. A trial of a search, scored on validation
+    The same record gives the same files at any time. A trial of a search, scored on validation
     donors, gets no pictures and no page, and has an `objective`: its name and value.
     """
     run = RunSummary(record, evaluate_run(record))

@@ -26,7 +26,7 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run and what it is worth, in words and tables."""
+    """The results of a run, in words and tables."""
 
     record: Record
     evaluation: Evaluation
@@ -42,7 +42,7 @@ class RunSummary:
 
     @property
     def stamp(self) -> str:
-        """What every output must say about data and model, or nothing."""
+        """The warning that every output carries, such as SIMULATED; empty where none is needed."""
         facts = self.record.facts
         marks = ["SIMULATED"] if facts.simulated else []
         marks += ["RANDOM WEIGHTS, NOT PRETRAINED"] if facts.random_weights else []
@@ -53,7 +53,7 @@ class RunSummary:
 
     @property
     def class_names(self) -> tuple[str, str]:
-        """Words of the negative and the positive class."""
+        """Names of the negative and the positive class."""
         return self.record.facts.classes
 
     @property
@@ -101,7 +101,7 @@ class RunSummary:
         return pd.DataFrame(dict(items)).T
 
     def label(self, predictor: str) -> str:
-        """How a predictor is called in tables."""
+        """The name of a predictor in tables."""
         names = {MODEL: self.model, ORACLE: "oracle (planted truth)"}
         return names.get(predictor, f"baseline: {predictor}")
 
@@ -140,7 +140,7 @@ class RunSummary:
 
     @cached_property
     def seconds(self) -> float:
-        """Of the whole run."""
+        """Duration of the whole run."""
         return self.record.facts.seconds + sum(history.seconds for history in self.record.histories)
 
     def weighting(self) -> str:
@@ -151,7 +151,7 @@ class RunSummary:
             return (
                 f"the positive class weighted by negatives / positives among training {samples} ({weights})"
             )
-        return f"the positive class weighted by {weights}, as fit.pos_weight asks"
+        return f"the positive class weighted by {weights}, as set by fit.pos_weight"
 
     def clipping(self) -> str:
         """What was done to gradients."""
@@ -159,7 +159,7 @@ class RunSummary:
         return "gradients not clipped" if clip is None else f"gradient norm clipped at {clip}"
 
     def threshold(self) -> str:
-        """Where the threshold of a call comes from."""
+        """What the threshold was fitted on."""
         given = self.record.config.evaluation.threshold
         return "validation donors of the fold" if given == "validation" else f"nothing: fixed at {given}"
 

@@ -1,4 +1,4 @@
-"""What the tracker gets at the end of a run: pictures, curves, and the settings with the results."""
+"""Sends the results of a run to the tracker: scores, pictures, curves, and the settings."""
 
 from dataclasses import asdict
 
@@ -39,7 +39,7 @@ def track(run: RunSummary, pictures: dict[str, Figure], accelerator: Accelerator
 
 
 def final_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """The numbers that tell runs apart."""
+    """The main scores of a run, by name."""
     donors = evaluation.donors[MODEL]
     found = {
         "donor_auroc": evaluation.headline,

@@ -1,4 +1,4 @@
-"""The counts of a simulated atlas: negative binomial around the profile that a nucleus was given."""
+"""The counts of a simulated atlas: negative binomial around the expected profile of each nucleus."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from oligo_ad.threads import in_order
 DISPERSION_MEANS = np.array([0.03, 0.1, 0.3, 1.0, 3.0])  # dispersion by mean count, log-linear
 DISPERSIONS = np.array([1.1, 0.8, 0.5, 0.33, 0.26])
 MODULE_LOG2 = 1.0  # each of the two interacting modules goes up or down by this
-# Per-cell means below this are drawn as Poisson: there a dispersion near 1 changes nothing.
+# Means per nucleus below this are drawn as Poisson: there a dispersion near 1 changes nothing.
 POISSON_BELOW = 0.02
 # The published fold changes are means over all nuclei of a donor; affected nuclei carry them whole.
 AFFECTED_FOLD = 2.0

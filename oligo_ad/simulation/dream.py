@@ -80,7 +80,7 @@ def _of_nuclei(obs: pd.DataFrame, donor: pd.Series) -> dict[str, Any]:
 
 
 def write_frame(file: h5py.File, name: str, frame: pd.DataFrame) -> None:
-    """A dataframe element. Written by column, since AnnData refuses new names with a '/'."""
+    """Write a dataframe element, column by column, since AnnData refuses new names with a '/'."""
     group = file.create_group(name)
     index = frame.index.name
     write_elem(group, index, frame.index.to_numpy(object))

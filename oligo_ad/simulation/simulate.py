@@ -1,4 +1,4 @@
-"""SIMULATED atlas: an h5ad in the layout of the SEA-AD DREAM A9 file, with a planted answer.
+"""The SIMULATED atlas: an h5ad in the layout of the SEA-AD DREAM A9 file, with a planted truth.
 
 Counts are negative binomial around oligodendrocyte profiles measured in SEA-AD. The parameters in
 `genes.csv.gz` are rounded figures derived from the DESeq2 tables of the public repository

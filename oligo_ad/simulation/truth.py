@@ -1,4 +1,4 @@
-"""The planted answer of a simulated atlas: the genes, donors and nuclei that its counts follow from."""
+"""The planted truth of a simulated atlas: the genes, donors and nuclei from which its counts are drawn."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ MODULE_GENES = 60  # in each of the two interacting modules
 
 @dataclass(frozen=True)
 class Truth:
-    """What was planted: log2 effects per gene, and per donor everything the counts depend on."""
+    """The planted truth: log2 effects per gene, and everything about a donor that its counts depend on."""
 
     genes: pd.DataFrame
     donors: pd.DataFrame

@@ -1,1 +1,1 @@
-"""Files: atlases, matrices and what is kept of them; no biology."""
+"""Reading and writing files: atlases, matrices, tables, locks and checksums; no biology."""

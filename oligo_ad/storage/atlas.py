@@ -28,7 +28,7 @@ WORDS = 1 << 17  # entries of obs that are read at once
 class Atlas:
     """An open h5ad or zarr store. Rows are nuclei (obs), columns genes (var).
 
-    `path` the file; `n_obs` its nuclei; `columns` its obs columns, those with a '/' in their name
+    `path` the file; `n_obs` its number of nuclei; `columns` its obs columns, those with a '/' in their name
     (stored as nested groups) included; `simulated` whether `data=demo` wrote it; `matrices` the names
     of its matrices: X, raw/X, layers/….
     """
@@ -115,10 +115,10 @@ class Atlas:
         rows = np.unique(np.concatenate([np.arange(s, min(s + n // 3, self.n_obs)) for s in starts]))
         return sp.vstack(list(self.rows(matrix, rows)), format="csr")
 
-    def rows(self, matrix: str, rows: np.ndarray, tell: bool = False) -> Iterator[sp.csr_matrix]:
+    def rows(self, matrix: str, rows: np.ndarray, log_slower: bool = False) -> Iterator[sp.csr_matrix]:
         """The given rows (sorted) in blocks of bounded size: finite, canonical, without stored zeros.
 
-        With `tell`, a slower way of reading, which the storage of the matrix may require, is logged.
+        With `log_slower`, log the slower ways of reading that the storage of the matrix requires, if any.
         """
         shape = self.shape(matrix)
         node, rows = self._file[matrix], np.asarray(rows)
@@ -130,7 +130,7 @@ class Atlas:
                     reader = csc_reader(node, shape, rows)
                 case _:
                     reader = dense_reader(node, rows)
-        if tell:
+        if log_slower:
             for way in reader.slower:
                 log.info("%s of %s is %s", matrix, self.path.name, way)
         blocks = read_rows(reader)
@@ -177,7 +177,7 @@ def _var(matrix: str) -> str:
 
 
 def _codes(stored: Any) -> Any:
-    """The array of a stored column that has an entry a nucleus."""
+    """The array of a stored column that has one entry per nucleus."""
     if hasattr(stored, "shape"):
         return stored
     return stored["codes" if "codes" in stored else "values"]

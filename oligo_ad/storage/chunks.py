@@ -1,8 +1,8 @@
 """Stretches of a stored vector, read from the file by position and decompressed by several threads.
 
-HDF5 itself reads under one lock and decompresses with zlib, which is slower. It is asked once where each
-chunk lies in the file; from then on a chunk is a positional read and a call of libdeflate, both of which
-release Python's lock.
+HDF5 itself reads under one lock and decompresses with zlib, which is slower. Here it only locates the
+chunks, once; each is then read by position and decompressed by libdeflate, both of which release Python's
+lock.
 """
 
 import os
@@ -26,7 +26,7 @@ LARGEST_CHUNK = 1 << 26
 
 
 class Vector(Protocol):
-    """A stored vector that several threads may read. `slower` names a slower way of reading."""
+    """A stored vector that several threads may read. `slower`: why reading is slow, empty where it is not."""
 
     slower: str
 
@@ -127,7 +127,7 @@ def filters_of(stored: h5py.Dataset) -> dict[int, str]:
     """Codes and names of the filters that a dataset passed through, in order."""
     plist = stored.id.get_create_plist()
     filters = [plist.get_filter(i) for i in range(plist.get_nfilters())]
-    # Some names go on to say where the filter is described.
+    # Some names end with a reference to the filter's description.
     return {code: re.split("[:;]", name.decode())[0] or f"filter {code}" for code, _, _, name in filters}
 
 

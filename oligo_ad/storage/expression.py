@@ -1,4 +1,4 @@
-"""Which matrix of a file holds raw counts, and whether values are log-normalised, found on a sample.
+"""Finds which matrix of a file holds raw counts, or log-normalised values, from a sample of its rows.
 
 Normalising twice is impossible by construction: counts are normalised once, here; a file without
 counts must hold log values, which are taken as they are.
@@ -19,11 +19,11 @@ USUAL_NAMES = ("layers/UMIs", "layers/counts", "layers/raw_counts", "layers/raw"
 
 @dataclass(frozen=True)
 class Expression:
-    """The matrix to read. `content` says what its values are, `says` how that was found out."""
+    """The matrix to read. `content`: what its values are; `evidence`: how that was found, in words."""
 
     matrix: str
     content: Literal["counts", "log"]
-    says: str
+    evidence: str
 
 
 def find_expression(atlas: Atlas, wanted: str) -> Expression:

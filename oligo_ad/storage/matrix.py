@@ -1,4 +1,4 @@
-"""The values of a cohort on disk: CSR with small gene indices, written block by block, mapped when read.
+"""The expression matrix of a cohort on disk: CSR, written block by block, memory-mapped when read.
 
 The operating system reclaims mapped memory when it needs it, and processes share it: a cohort larger than
 the free memory can still be used, and six runs at once hold it in memory once.
@@ -18,7 +18,7 @@ BLOCK = 1 << 22  # nonzeros that are moved at once
 
 
 @dataclass(frozen=True)
-class CellMatrix:
+class NucleusMatrix:
     """Values of nuclei by genes, stored by nucleus (CSR).
 
     `data` [nonzeros] float32; `indices` [nonzeros] the genes, uint16 where they fit; `starts`, `stops`
@@ -37,7 +37,7 @@ class CellMatrix:
         """Nuclei and genes."""
         return len(self.starts), self.n_genes
 
-    def of(self, rows: np.ndarray) -> "CellMatrix":
+    def of(self, rows: np.ndarray) -> "NucleusMatrix":
         """Some nuclei: a view, no value is copied."""
         return replace(self, starts=self.starts[rows], stops=self.stops[rows])
 
@@ -51,11 +51,11 @@ class CellMatrix:
         return sp.csr_matrix((values, places, indptr), shape=(self.shape[0], len(genes)))
 
 
-def open_matrix(folder: Path, n_genes: int) -> CellMatrix:
+def open_matrix(folder: Path, n_genes: int) -> NucleusMatrix:
     """The matrix that was written to a folder, mapped."""
     data, indices = (np.load(folder / name, mmap_mode="r") for name in FILES[:2])
     indptr = np.load(folder / FILES[2])
-    return CellMatrix(data, indices, indptr[:-1], indptr[1:], n_genes)
+    return NucleusMatrix(data, indices, indptr[:-1], indptr[1:], n_genes)
 
 
 class MatrixWriter:
@@ -81,7 +81,7 @@ class MatrixWriter:
             file.append(values)
         self._lengths.append(np.diff(block.indptr).astype(np.int64))
 
-    def close(self, keep: np.ndarray) -> CellMatrix:
+    def close(self, keep: np.ndarray) -> NucleusMatrix:
         """End the files, leaving out the rows that are not to be kept [rows written] bool."""
         lengths = np.concatenate(self._lengths)
         for file in self._files:

@@ -17,7 +17,7 @@ THREADS = min(8, CORES)
 
 
 class Damaged(ValueError):
-    """A stored matrix is not valid. The message ends a sentence that begins with its name."""
+    """A stored matrix is not valid. The message continues a sentence that begins with the matrix's name."""
 
 
 class Reader(NamedTuple):
@@ -116,7 +116,7 @@ def dense_reader(stored: h5py.Dataset, rows: np.ndarray) -> Reader:
     def read(part: np.ndarray) -> sp.csr_matrix:
         return sp.csr_matrix(_usable(stored[part[0] : part[-1] + 1][part - part[0]]))
 
-    return Reader(parts, read, ["stored dense, zeros and all"])
+    return Reader(parts, read, ["stored dense, with all its zeros"])
 
 
 def by_span(rows: np.ndarray, span: int) -> list[np.ndarray]:

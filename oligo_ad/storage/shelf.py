@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, by one process at a time, and keys of what is kept.
+"""Files and folders that are written whole or not at all, and the checksums and keys of what is kept.
 
 The only place with a lock, a write that ends in a rename, a checksum of files, or a hash of code.
 """
@@ -37,7 +37,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file or folder, after waiting for it. The parent folder is made.
 
     Raises:
-        OSError: the folder cannot be written; the caller knows what to tell the user.
+        OSError: the folder cannot be written; the caller words the message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
@@ -76,10 +76,10 @@ def claimed(folder: Path, message: str, advice: str = "") -> Iterator[None]:
 
 @contextmanager
 def published(path: Path) -> Iterator[Path]:
-    """A path to write a file or a folder to, which takes the place of `path` when the block ends well.
+    """A path to write a file or a folder to, which becomes `path` when the block ends without an error.
 
-    By then everything is on the disk. What a block that raises has written is removed. The place of a folder
-    must be free, and one process at a time may write: hold a lock where several could.
+    Everything is on the disk by then. If the block raises, what it has written is removed. A folder at `path`
+    must not exist yet, and one process at a time may write: hold a lock where several could.
     """
     staging = path.with_name(path.name + PARTIAL)
     remove(staging)

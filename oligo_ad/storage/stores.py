@@ -1,4 +1,4 @@
-"""Opening h5ad files and zarr stores that come from anywhere: links to other files are not followed."""
+"""Opens h5ad files and zarr stores from any source: links to other files are not followed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +32,9 @@ def open_h5ad(path: Path) -> Iterator[tuple[h5py.File, int]]:
 def open_zarr(path: Path) -> Iterator[tuple[Any, None]]:
     """The root of a zarr store, which is used like an open HDF5 file."""
     if not any((path / name).exists() for name in ("zarr.json", ".zgroup")):
-        raise UserError(f"{path} is a directory, but no zarr store; data.path takes an .h5ad file or one.")
+        raise UserError(
+            f"{path} is a directory, but no zarr store; data.path takes an .h5ad file or a zarr store."
+        )
     try:
         import zarr
 
@@ -81,5 +83,5 @@ def _require_filters(stored: h5py.Dataset, path: Path) -> None:
                 import hdf5plugin  # noqa: F401 importing it registers its filters
             if not h5py.h5z.filter_avail(code):
                 raise UserError(
-                    f"{path} is compressed with {name}, which HDF5 does not bring: pip install hdf5plugin."
+                    f"{path} is compressed with {name}, which HDF5 does not include: pip install hdf5plugin."
                 )

@@ -1,4 +1,4 @@
-"""Small tables on disk."""
+"""Reads small tables from disk."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Many runs: grids, searches, and what they say together."""
+"""Many runs: grids, searches, and their comparison."""

@@ -1,7 +1,7 @@
-"""Many runs side by side: which was best, by how much, and is it more than luck.
+"""Compares runs: which is best, by how much, and whether that is more than luck.
 
 Runs are compared by their held-out donors: the same resamples of donors are drawn for all, so that
-differences are paired. Runs on other folds are set beside the best on theirs.
+differences are paired. A run is compared with the best run on the same folds.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from oligo_ad.sweeps.trials import field_of
 
 N_RESAMPLES, SEED = 2000, 0
 OUTER = "split.only"
-# Words that a search gives its trials, which say nothing of their settings.
-UNSAID = (
+# Fields that a search sets in its trials; they are no settings of the model.
+TRIAL_FIELDS = (
     "task",
     *(f"task.{field}" for field in ("study", "trial", "objective", "seeds", "prune", "startup")),
 )
@@ -32,7 +32,7 @@ Folds = frozenset[tuple[int, str, int]]
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run directory as a comparison sees it; `overrides`: what its command line set."""
+    """A run that is compared; `overrides`: the fields that its command line set."""
 
     record: Record
 
@@ -80,9 +80,12 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """`table`: a row for each run, best first by `score`, which is donor AUROC, or what a search maximised.
-    `differing`: overrides that tell runs apart. `warnings`: what a reader must know before believing the
-    order. `tested`: of a search, the result of what it chose."""
+    """Compared runs, best first.
+
+    `table`: a row for each run, ordered by `score`, which is donor AUROC, or what a search maximised.
+    `differing`: overrides that differ between runs. `warnings`: reasons to doubt the order. `tested`: for a
+    search, the result of the settings that it chose.
+    """
 
     table: pd.DataFrame
     differing: list[str]
@@ -97,7 +100,7 @@ class Leaderboard:
 
     @property
     def scored(self) -> str:
-        """What the score is."""
+        """The name of the score."""
         if not self.objectives:
             return "donor AUROC"
         return self.objectives[0].replace("validation loss", "- validation loss")
@@ -119,8 +122,8 @@ def find_runs(folders: Sequence[Path]) -> list[ComparedRun]:
 
 
 def compare(runs: list[ComparedRun]) -> Leaderboard:
-    """The runs in order of their donor AUROC, with what that order is worth."""
-    keys = dict.fromkeys(key for run in runs for key in run.overrides if key not in UNSAID)
+    """The runs in the order of their scores, with intervals, differences and warnings."""
+    keys = dict.fromkeys(key for run in runs for key in run.overrides if key not in TRIAL_FIELDS)
     differing = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
     finished = [run for run in runs if run.finished]
     best_on: dict[Folds, ComparedRun] = {}
@@ -173,7 +176,7 @@ def _row(
 
 
 def _nuclei_auroc(run: ComparedRun) -> float:
-    """NaN of a model that predicts donors."""
+    """NaN for a model that predicts donors."""
     scores = run.metrics["cells"].get(MODEL)
     return float(scores["mean_over_folds"]["auroc"]) if scores else float("nan")
 
@@ -186,7 +189,7 @@ def _difference(name: str, found: tuple[float, Interval] | None) -> dict[str, fl
 def _paired(
     run: ComparedRun, other: ComparedRun, resampled: dict[Path, np.ndarray]
 ) -> tuple[float, Interval] | None:
-    """The difference of two runs on the same folds, None of a run to itself."""
+    """The difference of two runs on the same folds; None for a run and itself."""
     if run is other:
         return None
     difference = resampled[run.folder] - resampled[other.folder]
@@ -199,7 +202,7 @@ def _to_baseline(headline: dict[str, Any]) -> tuple[float, Interval] | None:
 
 
 def result_of(runs: list[ComparedRun]) -> str:
-    """The result of what a search chose: its runs on test donors, one an outer fold, as one."""
+    """The result of a search in a sentence: the chosen settings on test donors, over all outer folds."""
     done = [run for run in runs if run.finished]
     if not done:
         return ""
@@ -210,16 +213,16 @@ def result_of(runs: list[ComparedRun]) -> str:
     scores = {name: summarise(donors, name, resamples) for name in predictors}
     auroc = {name: found.mean_over_folds["auroc"] for name, found in scores.items()}
     spread = scores[MODEL].auroc
-    said = (
+    text = (
         f"Chosen on validation donors, then tested once, in {len(done)} of {len(runs)} outer folds: "
         f"donor AUROC {auroc[MODEL]:.3f} ({spread.low:.3f} to {spread.high:.3f})"
     )
     if len(predictors) == 1:
-        return f"{said}."
+        return f"{text}."
     best = max(predictors[1:], key=lambda name: auroc[name])
     gain = interval(resamples.auroc(donors, MODEL) - resamples.auroc(donors, best))
     return (
-        f"{said}; the best baseline, {best}, {auroc[best]:.3f}; difference {auroc[MODEL] - auroc[best]:+.3f} "
+        f"{text}; the best baseline, {best}, {auroc[best]:.3f}; difference {auroc[MODEL] - auroc[best]:+.3f} "
         f"({gain.low:+.3f} to {gain.high:+.3f})."
     )
 
@@ -242,24 +245,24 @@ def _warnings(finished: list[ComparedRun], resampled: dict[Path, np.ndarray]) ->
         return ["no run has finished"]
     best = max(finished, key=lambda run: run.value)
     same = [run for run in finished if run.folds == best.folds]
-    said = []
+    warnings = []
     searched = best.validated
     if (others := len({run.folds for run in finished}) - 1) and not searched:
-        said.append(
-            f"runs were scored on {others + 1} different sets of folds, and compare only within one: each is "
-            "set beside the best on its own. For one set, give all runs the same split.seed, or split.file"
+        warnings.append(
+            f"runs were scored on {others + 1} different sets of folds: each is compared with the best run "
+            "on its own folds only. To use one set, give all runs the same split.seed or split.file"
         )
     if best.donors.drop_duplicates("donor")["label"].value_counts().min() < FEW_DONORS and not searched:
-        said.append(f"fewer than {FEW_DONORS} test donors in a class: any order is luck. Use split=cv")
+        warnings.append(f"fewer than {FEW_DONORS} test donors in a class: any order is luck. Use split=cv")
     if len(same) > 1:
         gap = _auroc(best) - float(np.median([_auroc(run) for run in same]))
         noise = choosing_noise(np.array([resampled[run.folder] for run in same]))
         if gap <= noise:
-            said.append(
+            warnings.append(
                 f"the best of {len(same)} runs leads their median by {gap:.3f}; if all were equal, the best "
                 f"would lead by up to {noise:.3f} ({LEVEL} % of resamples of the donors): luck explains it"
             )
-    return said
+    return warnings
 
 
 def choosing_noise(resampled: np.ndarray) -> float:

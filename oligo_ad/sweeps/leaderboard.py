@@ -1,4 +1,4 @@
-"""leaderboard.csv and leaderboard.html: many runs in one table, and what their settings did."""
+"""leaderboard.csv and leaderboard.html: runs in one table, and how their scores depend on settings."""
 
 import logging
 from pathlib import Path
@@ -22,7 +22,7 @@ ENOUGH = 8  # finished runs, below which importances mean nothing
 
 
 def write(board: Leaderboard, folder: Path) -> None:
-    """Write both files, each whole or not at all, and say where they are."""
+    """Write both files, each whole or not at all, and log where they are."""
     page = render(board)
     for suffix, content in (("csv", board.table.to_csv(index=False)), ("html", page)):
         write_text(folder / f"{NAME}.{suffix}", content)
@@ -42,7 +42,7 @@ def render(board: Leaderboard) -> str:
 
 
 def summary(board: Leaderboard, folder: Path) -> str:
-    """The same on the terminal."""
+    """The leaderboard as text for the terminal."""
     shown = _shown(board)
     text = shown.drop(columns=[name for name in ("nuclei AUROC", "seconds") if name in shown])
     warnings = [f"! {warning}." for warning in board.warnings]
@@ -112,7 +112,7 @@ def _height(values: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
 
 
 def importance(done: pd.DataFrame, settings: list[str]) -> Figure:
-    """How much worse a random forest foretells the score when a setting is shuffled."""
+    """How much worse a random forest predicts the score when a setting is shuffled."""
     encoded = pd.DataFrame({name: _height(done[name])[0] for name in settings})
     target = done["score"].to_numpy()
     forest = RandomForestRegressor(300, random_state=0).fit(encoded, target)
@@ -161,7 +161,7 @@ def _short(names: list[str]) -> list[str]:
 
 
 def _rounded(value: str) -> str:
-    """A setting with as many digits as anyone reads."""
+    """A setting with three significant digits."""
     try:
         return f"{float(value):.3g}" if "." in value or "e" in value else value
     except ValueError:

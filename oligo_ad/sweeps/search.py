@@ -81,14 +81,14 @@ class _FoldSearch:
         self._started, self._first = time.monotonic(), max(0, len(study.trials) - settings.parallel)
 
     def run(self, space: dict[str, "BaseDistribution"]) -> None:
-        """Run trials until their number or the time is spent; what an earlier process left open is first."""
+        """Run trials until their number or the time is spent, first those that an earlier process left open."""
         for frozen in self.study.get_trials(deepcopy=False, states=(_state("RUNNING"),)):
             self._run({frozen.number: frozen.params})
         while (
             left := self.settings.trials - len(self.study.trials)
         ) > 0 and time.monotonic() < self.deadline:
-            asked = [self.study.ask(space) for _ in range(min(left, self.settings.parallel))]
-            self._run({trial.number: trial.params for trial in asked})
+            proposed = [self.study.ask(space) for _ in range(min(left, self.settings.parallel))]
+            self._run({trial.number: trial.params for trial in proposed})
 
     def _run(self, params: dict[int, dict[str, Any]]) -> None:
         """Run trials together, given their numbers and settings, and record how they ended."""
@@ -131,7 +131,7 @@ class _FoldSearch:
         log.info("%s, about %.0f min left", line, self._minutes_left(number))
 
     def _minutes_left(self, number: int) -> float:
-        """By the trials of this process, and by the time that may be spent."""
+        """Estimated from the trials of this process, at most until the deadline."""
         here = number - self._first + 1
         elapsed = time.monotonic() - self._started
         left = elapsed / here * (self.settings.trials - number - 1)

@@ -17,7 +17,7 @@ STUDY = "study.db"  # in the directory of the sweep
 
 
 class Pruned(Exception):
-    """A trial that is not worth going on with; `value` is the best it reached."""
+    """A trial was stopped, since earlier trials were better; `value` is the best it reached."""
 
     def __init__(self, value: float) -> None:
         super().__init__(f"pruned at {value}")
@@ -56,7 +56,7 @@ def open_study(file: Path, fold: int, settings: SweepConfig) -> "Study":
 
 
 def reporter(task: ValidateTask, fold: int) -> Callable[[int, float], None]:
-    """What a trial calls after each epoch with its best value so far; raises `Pruned` when it should stop.
+    """A function that reports a trial's best value after each epoch, and raises `Pruned` to stop the trial.
 
     Raises:
         UserError: there is no such study.
@@ -88,7 +88,7 @@ def reporter(task: ValidateTask, fold: int) -> Callable[[int, float], None]:
 def epoch_reporter(
     task: ValidateTask, fold: int, reached: list[float], epochs: int
 ) -> Callable[["Epoch"], None]:
-    """The same for the training loop, which knows one fold and seed only.
+    """A `reporter` for the training loop, which trains one fold with one seed at a time.
 
     What is reported is the mean of what was reached in earlier folds and seeds and the best of this one.
 

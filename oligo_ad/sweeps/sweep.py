@@ -1,8 +1,8 @@
 """Sweeps: every trial recorded, none run twice, and a leaderboard at the end.
 
 Hydra composes and its launchers run the trials (in this process, by joblib, submitit or Ray); which trials
-there are, and what they show together, is decided here. `sweep.resume=DIR` goes on with what is not there
-yet.
+there are, and what they show together, is decided here. `sweep.resume=DIR` runs the trials that are still
+missing.
 """
 
 import json
@@ -29,7 +29,7 @@ PLAN = "sweep.json"
 
 
 def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, arguments: list[str]) -> None:
-    """All of a sweep: `arguments` are the overrides of its command line.
+    """Run a whole sweep; `arguments` are the overrides of its command line.
 
     Raises:
         UserError: a trial failed (the others have run), or the command does not fit the sweep resumed.
@@ -52,8 +52,8 @@ def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, argumen
             n_failed = conclude(folder)
     if n_failed:
         raise UserError(
-            f"{n_failed} trials have no result; their messages are in {folder}/leaderboard.html. If mended, "
-            f"remove their {FAILURE} and give the same command with sweep.resume={folder}"
+            f"{n_failed} trials have no result; their messages are in {folder}/leaderboard.html. To run them "
+            f"again, remove their {FAILURE} and repeat the command with sweep.resume={folder}"
         )
 
 
@@ -121,7 +121,7 @@ def _directory(config: DictConfig, settings: SweepConfig) -> Path:
     """The sweep directory, the same for every process of it."""
     folder = Path(settings.resume or config.hydra.sweep.dir).absolute()
     if settings.resume and not (folder / PLAN).exists():
-        raise UserError(f"sweep.resume={settings.resume}: there is no sweep, which would have {PLAN}.")
+        raise UserError(f"sweep.resume={settings.resume}: there is no sweep, since it has no {PLAN}.")
     folder.mkdir(parents=True, exist_ok=True)
     # Trials compose their own configuration, perhaps elsewhere: what the clock decided is written out.
     with open_dict(config):
@@ -140,14 +140,14 @@ def _record_command(folder: Path, overrides: list[str], resumed: bool) -> None:
             raise UserError(f"{folder} already holds a sweep: go on with it by sweep.resume={folder}")
         if sorted(before) != sorted(overrides):
             raise UserError(
-                f"sweep.resume={folder} was started with other words, which would make other trials. "
+                f"sweep.resume={folder} was started with another command. "
                 f"Type: python run.py -m {' '.join(before)} sweep.resume={folder}"
             )
     write_json(plan, {"arguments": overrides})
 
 
 def _keep_ray_local(launcher: DictConfig) -> None:
-    """Ray, unless it is told of a cluster, listens on this machine only, and serves no dashboard."""
+    """Keep Ray on this machine, without a dashboard, unless it is given the address of a cluster."""
     if "ray" not in launcher or launcher.ray.init.get("address"):
         return
     # Read when Ray is imported. The first lets it bind to 127.0.0.1, on Linux too in spite of its name.

@@ -1,4 +1,4 @@
-"""Trials of a sweep: run by a launcher, each in a directory that shows what became of it.
+"""Trials of a sweep: run by a launcher, each in a directory that shows how it ended.
 
 `<sweep directory>/<number>` holds metrics.json when the trial has finished, failure.json when it failed and
 why, pruned.json when a search stopped it. So any process may be killed at any time.

@@ -1,11 +1,11 @@
-"""What the program can be asked to do, one task a file."""
+"""The tasks of the program, as `task=NAME` on the command line; one file each."""
 
 from pathlib import Path
 from pkgutil import resolve_name
 
 from oligo_ad.config import Config
 
-# Imported when asked for: most of them import much.
+# Imported only when one is run, since most of them import much.
 FUNCTIONS = {
     "train": "oligo_ad.tasks.train:train",
     "validate": "oligo_ad.tasks.validate:validate",

@@ -40,7 +40,7 @@ def describe(config: Config) -> str:
 def _matrices(atlas: Atlas, config: DataConfig) -> list[str]:
     lines = ["matrices: " + listing(f"{name} ({atlas.layout(name)})" for name in atlas.matrices)]
     try:
-        return [*lines, f"expression: {find_expression(atlas, config.counts).says}"]
+        return [*lines, f"expression: {find_expression(atlas, config.counts).evidence}"]
     except UserError as error:
         return [*lines, f"expression: REFUSED. {error}"]
 
@@ -94,8 +94,8 @@ def _summary(values: pd.Series, donor: pd.Series | None) -> str:
     if len(counts) > MANY or donor is None:
         return f"{len(counts)} values"
     donors = donor.groupby(values.astype(str).to_numpy()).nunique()
-    told = [f"{value} ({donors[str(value)]} donors, {n:,} nuclei)" for value, n in counts.items()]
-    return listing(told, 30)
+    levels = [f"{value} ({donors[str(value)]} donors, {n:,} nuclei)" for value, n in counts.items()]
+    return listing(levels, 30)
 
 
 def _would_use(atlas: Atlas, config: Config) -> list[str]:
@@ -115,12 +115,12 @@ def _would_use(atlas: Atlas, config: Config) -> list[str]:
         lines.append(f"  split={config.split.kind}: {len(folds)} fold(s); donors of the first: {parts}")
     except UserError as error:
         lines.append(f"  split={config.split.kind} would REFUSE this: {error}")
-    reasons = ", ".join(sorted(set(LABEL_DERIVED.values())))
-    return [*lines, f"  refused as metadata: columns of which it holds that {reasons}"]
+    reasons = "; or ".join(sorted(set(LABEL_DERIVED.values())))
+    return [*lines, f"  a column is refused as metadata where {reasons}"]
 
 
 def _classes(chosen: Selection, labels: Labels) -> list[str]:
-    """Donors and nuclei of both classes, and of what is in neither."""
+    """Donors and nuclei of both classes, and of label values that are in neither."""
     of_type = chosen.steps.iloc[:, -1]
     lines = []
     for value, values in ((1, labels.positive), (0, labels.negative)):

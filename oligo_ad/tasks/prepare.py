@@ -1,4 +1,4 @@
-"""`task=prepare`: the nuclei of a cohort are read into the cache, where the next run finds them."""
+"""`task=prepare`: read the nuclei of a cohort into the cache, where the next run finds them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`task=report run=DIR`: what follows from a finished run, drawn anew from its directory."""
+"""`task=report run=DIR`: scores, pictures and report of a finished run, made again from its record."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A whole run, top to bottom: contrast → folds; each is trained, predicted and recorded → report."""
+"""`task=train`, a whole run: open the contrast; train, predict and record each fold; report."""
 
 import logging
 import time
@@ -37,8 +37,8 @@ from oligo_ad.training.machine import make_accelerator, seed_everything, start_t
 log = logging.getLogger(__name__)
 
 SLOW_ATTENTION = (
-    "attention leaves the flash kernel: slower, and more memory. It needs attention_dropout=0 on a CPU, "
-    "and precision=bf16 or fp16 on a GPU"
+    "attention does not run on the flash kernel: it is slower and takes more memory. The flash kernel needs "
+    "attention_dropout=0 on a CPU, and precision=bf16 or fp16 on a GPU"
 )
 ELSEWHERE = "Choose another hydra.run.dir, or leave it out."
 
@@ -67,7 +67,7 @@ class Run:
 
 
 def train(config: Config, folder: Path) -> float | None:
-    """Every fold is trained and its test donors are scored.
+    """Train a model in every fold and score its test donors.
 
     Returns:
         Donor AUROC, mean over folds; None in all processes but the first.
@@ -81,7 +81,7 @@ def train(config: Config, folder: Path) -> float | None:
 
 @contextmanager
 def opened(config: Config, folder: Path) -> Iterator[Run]:
-    """What all folds share; every mistake that can be found before the data are read is found then."""
+    """Set up what all folds share. Mistakes that show without the data are reported before they are read."""
     started = time.perf_counter()
     pretrained = read_pretrained(config.model)
     sample = _check_components(config, pretrained)
@@ -102,11 +102,11 @@ def opened(config: Config, folder: Path) -> Iterator[Run]:
 
 
 def begin(run: Run) -> None:
-    """Write down what was found, before anything is trained."""
+    """Record configuration, split and facts, before anything is trained."""
     if not run.writes:
         return
     config, record, contrast = run.config, run.record, run.contrast
-    # What a run that was killed has left here would pass for this one's.
+    # Folds left here by a run that was killed would pass for folds of this one.
     rmtree(record.folder / FOLDS, ignore_errors=True)
     with _writing(record):
         record.write_config(asdict(config))
@@ -119,7 +119,7 @@ def train_fold(
 ) -> FoldHistory:
     """Fit everything on the training donors of one fold, predict its donors, and record both.
 
-    Nothing of a test donor is looked at before it is predicted; in a trial of a search, nothing ever.
+    Nothing is learned from test donors; in a trial of a search they are not even predicted.
     """
     started = time.perf_counter()
     seed_everything(run.config.seed, fold.number)
@@ -145,7 +145,7 @@ def train_fold(
 
 
 def finish(run: Run, objective: dict[str, object] | None = None) -> float | None:
-    """Draw what follows from the record; the first process does, and then knows the headline."""
+    """Write the results that follow from the record; returns the headline, in the first process only."""
     headline = None
     if run.writes:
         with _writing(run.record):
@@ -209,7 +209,7 @@ def _facts(run: Run) -> RunFacts:
 
 
 def _check_components(config: Config, pretrained: Pretrained | None) -> Sample:
-    """Every component is made once, as small as it can be, before any data are read.
+    """Make every component once, as small as possible: a wrong option is reported before data are read.
 
     Returns:
         What the model predicts.
@@ -227,7 +227,7 @@ def _check_components(config: Config, pretrained: Pretrained | None) -> Sample:
 
 
 def _baselines(contrast: Contrast, seed: int) -> Baselines:
-    """With age, sex and APOE alleles for the covariates-only baseline, whatever the model is given."""
+    """The baselines; one of them reads age, sex and APOE alleles, whatever the model is given."""
     wanted = MetadataConfig(columns=COVARIATES, fusion={}, allow_label_derived=False)
     donors, label = contrast.cohort.donors, contrast.labels.of_donor
     try:
@@ -240,7 +240,7 @@ def _baselines(contrast: Contrast, seed: int) -> Baselines:
 
 @contextmanager
 def _writing(record: Record) -> Iterator[None]:
-    """A full disk, or a folder that may not be written, is the user's to mend."""
+    """Turn an error of writing, such as a full disk, into one that the user can mend."""
     try:
         yield
     except OSError as error:

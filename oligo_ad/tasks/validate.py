@@ -1,6 +1,6 @@
 """`task=validate`: a trial of a search. Every fold with every seed, scored on validation donors.
 
-No test donor is looked at, and no model is saved: a search only compares settings.
+No test donor is predicted, and no model is saved: a search only compares settings.
 """
 
 import logging
@@ -20,7 +20,7 @@ def validate(config: Config, folder: Path) -> float | None:
     """Score settings on validation donors.
 
     Returns:
-        The donor AUROC there; None of a trial that its study stopped.
+        The donor AUROC there; None for a trial that its study stopped.
     """
     task = config.task
     assert isinstance(task, ValidateTask)
@@ -35,7 +35,7 @@ def validate(config: Config, folder: Path) -> float | None:
 
 
 def _train_with_every_seed(run: Run, task: ValidateTask) -> tuple[Run, list[float]]:
-    """What each fold reached with each seed. Seeds are like repeats: further folds of the same donors."""
+    """Train every fold with every seed; returns what each reached. A further seed repeats the folds."""
     outer = run.contrast.folds
     trainings = [
         (seed, fold, replace(fold, number=fold.number + i * outer[-1].number))

@@ -1,4 +1,4 @@
-"""Which attention kernel a training step runs: watched at the dispatcher, not assumed."""
+"""Finds which attention kernel a training step runs, by watching PyTorch's dispatcher."""
 
 import copy
 from typing import Any
@@ -13,7 +13,7 @@ from oligo_ad.inputs.batch import Batch
 
 
 def attention_kernels(model: nn.Module, batch: Batch) -> list[str]:
-    """Which scaled-dot-product kernels a training step runs: watched at the dispatcher, not assumed.
+    """The scaled-dot-product kernels that a training step runs, as seen at PyTorch's dispatcher.
 
     Empty for a network without attention; `math` where no fused kernel would take the call. The model
     itself is left alone.
@@ -26,7 +26,7 @@ def attention_kernels(model: nn.Module, batch: Batch) -> list[str]:
 
 
 class _Calls(TorchFunctionMode):
-    """Notes whether attention is asked for while it is entered."""
+    """Records, while active, whether attention is called."""
 
     attention = False
 
@@ -38,7 +38,7 @@ class _Calls(TorchFunctionMode):
 
 
 class _Kernels(TorchDispatchMode):
-    """Notes the attention kernels among all operations dispatched while it is entered."""
+    """Records, while active, the attention kernels among all dispatched operations."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,11 +27,11 @@ from oligo_ad.storage.shelf import published
 
 @dataclass(frozen=True)
 class Usage:
-    """How a model's logits are made and read.
+    """How a trained model is used: batch sizes, and the meaning of its logits.
 
-    `classes`: words of the negative and the positive class. `threshold`: probability from which a sample is
-    called positive. `donor_score`: how a donor's score is made of its nuclei's. `calibration`: of logits;
-    None: they are taken as they are. `batch_size`, `bag_size`: samples, and nuclei of a bag, at a time.
+    `classes`: names of the negative and the positive class. `threshold`: probability from which a sample is
+    called positive. `donor_score`: how a donor's score is computed from those of its nuclei.
+    `calibration`: of logits, or None. `batch_size`, `bag_size`: samples, and nuclei of a bag, at a time.
     """
 
     classes: tuple[str, str]
@@ -44,11 +44,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained model, whole.
+    """A trained model with all that prediction needs.
 
-    `genes`: name, symbol and Ensembl id of each gene that the featurizer reads. `covariates`: what the model
-    is given of donors, by name; `coding`: how these become inputs. `model`, `fusion`: its components, as
-    configured. `pretrained`: the model it started from, without its weights.
+    `genes`: name, symbol and Ensembl id of each gene that the featurizer reads. `covariates`: names of the
+    donor columns that the model is given; `coding`: how these become inputs. `model`, `fusion`: its
+    components, as configured. `pretrained`: the model it started from, without its weights.
     """
 
     classifier: Classifier
@@ -105,7 +105,7 @@ def load_bundle(path: Path, cache: Path | None = None, device: torch.device = CP
     try:
         return _assemble(about, tensors, cache, device)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} does not fit itself, it was changed: {error}.") from None
+        raise UserError(f"{path} was changed, its parts do not fit each other: {error}.") from None
 
 
 def _assemble(
@@ -138,7 +138,7 @@ def _assemble(
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    """Of names and values: safetensors reads a flipped bit without a word."""
+    """SHA-256 of names and values: safetensors does not notice a flipped bit."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].numpy().tobytes())

@@ -34,7 +34,7 @@ EVALUATION_BATCH = 4  # times the training batch: without gradients there is roo
 
 
 class Samples(NamedTuple):
-    """What is trained on and validated on, by places in the loader; `label` [samples of the loader]."""
+    """Training and validation samples, by places in the loader; `label` [samples of the loader]."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -43,7 +43,7 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model with the weights of its best epoch, and how it got there."""
+    """A trained model with the weights of its best epoch, and the history of its training."""
 
     model: nn.Module
     history: tuple[Epoch, ...]
@@ -122,7 +122,7 @@ def make_optimizer(classifier: Classifier, config: FitConfig, steps: int) -> tup
 
 
 def parameter_groups(classifier: Classifier, lr: float, decay: float) -> list[dict[str, Any]]:
-    """What is trained, with its learning rate; a layer learns `decay` times as fast as the one above it.
+    """Trained parameters by learning rate; the rate of a layer is `decay` times that of the layer above it.
 
     Head and fusion come first, at the full rate; layers are the `stages` of the network, if it has any
     (Howard 2018; layer-wise as in Clark 2020).
@@ -132,7 +132,7 @@ def parameter_groups(classifier: Classifier, lr: float, decay: float) -> list[di
     """
     stages = classifier.network.stages
     if decay != 1 and not stages:
-        raise UserError(f"fit.layer_decay={decay}: this model has no layers of its own rates. Leave it out.")
+        raise UserError(f"fit.layer_decay={decay}: the network has no stages. Leave it out.")
     parts = [*reversed(stages), classifier]
     rates = [lr * decay ** (1 + place) for place in range(len(stages))] + [lr]
     groups, seen = [], set[nn.Parameter]()
@@ -157,7 +157,7 @@ def _train_epoch(step: "_Step", batches: Iterable[Batch], batch_size: int, progr
 
 
 class _Step:
-    """One optimizer step, and the losses it leaves on the device until someone looks."""
+    """Runs optimizer steps; their losses stay on the device until `flush` reads them."""
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ def _pos_weight(samples: Samples, config: FitConfig) -> float:
 
 
 def _steps(n_train: int, config: FitConfig, accelerator: Accelerator) -> tuple[int, int]:
-    """Batch size (less than asked when there are fewer samples) and optimizer steps per epoch."""
+    """Batch size (less than configured when there are fewer samples) and optimizer steps per epoch."""
     of = accelerator.num_processes
     batch_size = min(config.batch_size, n_train // config.accumulate // of * of)
     if batch_size < 2 * of:

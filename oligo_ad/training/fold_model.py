@@ -23,12 +23,12 @@ from oligo_ad.training.checkpoint import Bundle, Usage
 from oligo_ad.training.fit import EVALUATION_BATCH, Fitted, Samples, fit
 from oligo_ad.training.predict import donors_of, make_loader, predict, prediction_table
 
-TRIAL_BATCH = 16  # samples to see which attention kernel runs
+TRIAL_BATCH = 16  # samples, for finding which attention kernel runs
 
 
 @dataclass(frozen=True)
 class FoldModel:
-    """A model with what it is trained and scored on.
+    """The model of one fold, with the data that it is trained and scored on.
 
     `samples`: places in the loader, by part of the fold; `label` [samples of the loader].
     """
@@ -62,11 +62,11 @@ class FoldModel:
         )
 
     def logits(self, model: nn.Module, part: str) -> np.ndarray:
-        """What the trained model says of the samples of a part, in the order of `samples`."""
+        """Logits of the trained model for the samples of a part, in the order of `samples`."""
         return predict(model, self.loader, self.samples[part], self._batch_size, self.accelerator)
 
     def predictions(self, logits: dict[str, np.ndarray]) -> pd.DataFrame:
-        """A row a sample of these parts, as `record` describes them."""
+        """The table of predictions, a row per sample of these parts; columns as in `record`."""
         parts = [
             prediction_table(self.contrast.cohort, self.loader, self.samples[part], own).assign(part=part)
             for part, own in logits.items()

@@ -65,7 +65,7 @@ def start_tracker(accelerator: Accelerator, config: Config, folder: Path) -> Non
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """`{"a": {"b": 1}}` → `{"a.b": 1}`; what is no number or flag becomes text."""
+    """`{"a": {"b": 1}}` → `{"a.b": 1}`; whatever is neither number nor flag becomes text."""
     found: dict[str, str | int | float | bool] = {}
     for key, value in nested.items():
         if isinstance(value, dict):

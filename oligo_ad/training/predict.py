@@ -1,4 +1,4 @@
-"""Logits of any samples, in any number of processes."""
+"""Prediction: logits of any samples, in any number of processes."""
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,8 @@ def make_loader(
     Args:
         cohort: nuclei and donors.
         featurizer: fitted.
-        sample: what the model predicts.
-        donors: what is known of each.
+        sample: what a sample of the model is.
+        donors: see `donors_of`.
         bags: nuclei of a bag, and bags of a donor in an epoch, where donors are predicted.
         accelerator: device and processes.
     """
@@ -41,7 +41,7 @@ def make_loader(
 
 
 def donors_of(cohort: Cohort, label: pd.Series | None, metadata: pd.DataFrame) -> Donors:
-    """What a loader knows of a cohort's donors.
+    """The donors of a cohort, as a loader needs them.
 
     Args:
         cohort: nuclei and donors.
@@ -82,7 +82,7 @@ def prediction_table(cohort: Cohort, loader: Loader, samples: np.ndarray, logit:
 
 
 def predict_cohort(bundle: Bundle, cohort: Cohort, accelerator: Accelerator) -> pd.DataFrame:
-    """What a trained model says of a cohort, labelled or not: `prediction_table`."""
+    """Predictions of a trained model for a cohort, labelled or not; columns as in `prediction_table`."""
     metadata = bundle.coding.apply(encode(cohort.donors, bundle.covariates))
     donors, usage = donors_of(cohort, None, metadata), bundle.usage
     sample = bundle.classifier.pool.sample

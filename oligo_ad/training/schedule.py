@@ -1,4 +1,4 @@
-"""Learning rate as a function of the optimizer step alone, whatever the number of processes."""
+"""Learning rate schedules: functions of the optimizer step alone, whatever the number of processes."""
 
 import math
 

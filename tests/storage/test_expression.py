@@ -44,7 +44,7 @@ def test_counts_are_found_in_a_layer(tmp_path: Path, layer: str, dense: bool) ->
     adata.layers[layer] = counts.toarray() if dense else counts
     expression = found(adata, tmp_path)
     assert (expression.matrix, expression.content) == (f"layers/{layer}", "counts")
-    assert "X is ln(1 + counts per 10,000) of them, as recomputed" in expression.says
+    assert "X is ln(1 + counts per 10,000) of them, as recomputed" in expression.evidence
 
 
 def test_counts_are_found_in_raw(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_counts_are_found_in_raw(tmp_path: Path) -> None:
     adata.raw = counts_atlas()
     expression = found(adata, tmp_path)
     assert (expression.matrix, expression.content) == ("raw/X", "counts")
-    assert "as recomputed" in expression.says
+    assert "as recomputed" in expression.evidence
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64])
@@ -61,7 +61,7 @@ def test_counts_are_found_in_x(tmp_path: Path, dtype: type) -> None:
     adata.X = adata.X.astype(dtype)
     expression = found(adata, tmp_path)
     assert (expression.matrix, expression.content) == ("X", "counts")
-    assert "normalised once, by this program" in expression.says
+    assert "normalised once, by this program" in expression.evidence
 
 
 def test_a_layer_of_a_usual_name_is_preferred(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_stored_zero_is_no_expressed_gene(tmp_path: Path) -> None:
 def test_a_file_of_log_values_alone_is_taken_as_it_is(tmp_path: Path) -> None:
     adata = log_atlas()
     assert found(adata, tmp_path).content == "log"
-    assert "10,000 counts per nucleus" in found(adata, tmp_path).says
+    assert "10,000 counts per nucleus" in found(adata, tmp_path).evidence
     cohort = builders.cohort(adata, tmp_path)
     oligo = adata[adata.obs["Subclass"] == "Oligodendrocyte"]
     np.testing.assert_array_equal(builders.log_values(cohort), oligo.X.toarray())
@@ -158,7 +158,7 @@ def test_counts_are_never_taken_for_log_values(tmp_path: Path) -> None:
 def test_log_values_of_a_part_of_the_genes_are_taken(tmp_path: Path) -> None:
     expression = found(log_atlas()[:, :15].copy(), tmp_path)
     assert expression.content == "log"
-    assert "taken as log-normalised" in expression.says
+    assert "taken as log-normalised" in expression.evidence
 
 
 @pytest.mark.parametrize("target", [1e4, 1e3])
@@ -175,13 +175,13 @@ def test_values_logged_twice_beside_counts_are_no_harm(tmp_path: Path) -> None:
     adata.layers["UMIs"] = counts_atlas().X
     expression = found(adata, tmp_path)
     assert expression.matrix == "layers/UMIs"
-    assert "X is something else and is not used" in expression.says
+    assert "X is something else and is not used" in expression.evidence
 
 
 def test_an_x_of_other_genes_than_raw_is_reported(tmp_path: Path) -> None:
     adata = log_atlas()[:, :15].copy()
     adata.raw = counts_atlas()
-    assert "X has other genes" in found(adata, tmp_path).says
+    assert "X has other genes" in found(adata, tmp_path).evidence
 
 
 def test_scaled_values_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from oligo_ad.data.sums import DonorSums
 from oligo_ad.storage import matrix
-from oligo_ad.storage.matrix import FILES, CellMatrix, MatrixWriter, open_matrix
+from oligo_ad.storage.matrix import FILES, MatrixWriter, NucleusMatrix, open_matrix
 
 GENES, DONORS = 20, 4
 
@@ -31,14 +31,16 @@ def blocks(rows: sp.csr_matrix, cuts: list[int]) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def written(rows: sp.csr_matrix, folder: Path, cuts: list[int], keep: np.ndarray | None = None) -> CellMatrix:
+def written(
+    rows: sp.csr_matrix, folder: Path, cuts: list[int], keep: np.ndarray | None = None
+) -> NucleusMatrix:
     writer = MatrixWriter(folder, rows.shape[1])
     for first, last in blocks(rows, cuts):
         writer.append(rows[first:last])
     return writer.close(np.ones(rows.shape[0], bool) if keep is None else keep)
 
 
-def dense(cells: CellMatrix) -> np.ndarray:
+def dense(cells: NucleusMatrix) -> np.ndarray:
     return cells.columns(np.arange(cells.n_genes)).toarray()
 
 
@@ -116,7 +118,7 @@ def test_some_rows_are_those_of_scipy_and_copy_no_value(tmp_path: Path) -> None:
 def test_columns_are_those_of_scipy_in_any_order(genes: list[int], seed: int) -> None:
     rows = counts(30, seed)
     pointers = rows.indptr.astype(np.int64)
-    cells = CellMatrix(rows.data, rows.indices.astype(np.uint16), pointers[:-1], pointers[1:], GENES)
+    cells = NucleusMatrix(rows.data, rows.indices.astype(np.uint16), pointers[:-1], pointers[1:], GENES)
     found = cells.columns(np.array(genes, int))
     assert found.dtype == np.float32
     assert found.shape == (30, len(genes))

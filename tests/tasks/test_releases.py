@@ -168,7 +168,7 @@ def test_counts_donors_and_labels_are_those_of_the_source(release: Release, tmp_
 @every_release
 def test_values_are_normalised_from_the_counts(release: Release, tmp_path: Path) -> None:
     cohort = read(release, tmp_path).cohort
-    assert "as recomputed" in cohort.expression.says
+    assert "as recomputed" in cohort.expression.evidence
     expected = logged(nuclei())[cohort.cells["barcode"]].X
     assert abs(builders.log_values(cohort) - expected).max() < 1e-5
 

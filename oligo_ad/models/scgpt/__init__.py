@@ -1,1 +1,1 @@
-"""scGPT (Cui et al. 2024): its checkpoint, its genes, its input and its network, without its package."""
+"""scGPT (Cui et al. 2024): checkpoint, tokens and network, without the published package."""

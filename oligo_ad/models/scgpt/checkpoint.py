@@ -2,7 +2,7 @@
 
 The folder holds args.json (how the model was made), vocab.json (the id of each token) and best_model.pt
 (the weights), or *.safetensors in place of the last. The package's own loader skips what does not match;
-this one says what it read and what not, and refuses what would leave a part of the model untrained.
+this one logs what it reads and leaves out, and refuses a file that would leave a part of the model random.
 """
 
 import json
@@ -44,7 +44,7 @@ SETTINGS = {
     "n_bins": Setting("n_bins", 51, 3, 256),
     "pad_value": Setting("pad_value", -2, -100, 100),
 }
-# Parts of a checkpoint that no cell's vector depends on.
+# Parts of a checkpoint that no nucleus's vector depends on.
 UNUSED = {
     "decoder": "predicts expression",
     "mvc_decoder": "predicts expression",
@@ -56,7 +56,7 @@ UNUSED = {
 WHERE = """model=scgpt fine-tunes a checkpoint: add model.checkpoint=/path/to/scGPT_human.
 The folder holds args.json, vocab.json and best_model.pt (about 200 MB); the scGPT project's README (GitHub:
 bowang-lab/scGPT, "Pretrained scGPT Model Zoo", whole-human) links to its download. Or ask for random
-weights with model.pretrained=false: every output then says so."""
+weights with model.pretrained=false: every output is then marked."""
 
 
 def read_folder(checkpoint: str | None, pretrained: bool | None) -> Pretrained:
@@ -110,8 +110,8 @@ def _with_weights(folder: Path, settings: dict[str, float], vocabulary: list[str
         "left out": "; ".join(left) or "nothing",
         "vocabulary": f"{len(vocabulary):,} tokens",
     }
-    for what, said in origin.items():
-        log.info("scGPT %s: %s", what, said)
+    for name, fact in origin.items():
+        log.info("scGPT %s: %s", name, fact)
     return Pretrained(tuple(vocabulary), settings, weights, origin)
 
 
@@ -178,8 +178,8 @@ def _tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
             "they are never read. Save the bare state_dict, or convert it to safetensors."
         ) from None
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        said = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{file} cannot be read, it may be truncated: {said}.") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{file} cannot be read, it may be truncated: {reason}.") from None
     if not isinstance(stored, dict) or not all(_is_weight(name, part) for name, part in stored.items()):
         raise UserError(f"{file} holds no state_dict: a flat mapping of names to dense tensors is read.")
     return file, stored
@@ -191,13 +191,13 @@ def _is_weight(name: object, part: object) -> bool:
 
 
 def _our_name(name: str) -> str:
-    """The published names of the attention's weights, in all their spellings, in PyTorch's spelling."""
+    """A parameter's name in PyTorch's spelling; checkpoints spell those of attention in several ways."""
     name = name.removeprefix("module.").replace(".self_attn._impl.", ".self_attn.")
     return re.sub(r"\.self_attn\.Wqkv\.(weight|bias)$", r".self_attn.in_proj_\1", name)
 
 
 def _check(file: Path, tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]]) -> None:
-    """Refuse an incomplete backbone, and one of other sizes than args.json and vocab.json say."""
+    """Refuse an incomplete backbone, and one of other sizes than args.json and vocab.json declare."""
     if missing := sorted(wanted.keys() - tensors.keys()):
         raise UserError(
             f"{file} lacks {len(missing)} of the {len(wanted)} tensors of the backbone: {listing(missing)}. "
@@ -217,7 +217,7 @@ def _left(file: Path, names: list[str]) -> list[str]:
     """What is left out, and why.
 
     Raises:
-        UserError: something that the vector of a cell would depend on.
+        UserError: something that the vector of a nucleus would depend on.
     """
     parts: dict[str, int] = {}
     for name in names:

@@ -1,11 +1,11 @@
-"""scGPT's backbone, for the vector of a cell. Legend: see inputs/batch.py; N tokens of all cells together.
+"""scGPT's backbone: the vector of a nucleus. Legend: see inputs/batch.py; N tokens of all nuclei together.
 
 A token is LayerNorm(gene embedding) + Dropout(LayerNorm(two layers on the bin)); the blocks are post-norm
-with ReLU, and attention knows no positions (Cui et al. 2024, and the package scgpt 0.2.4, with which
+with ReLU, and attention has no positions (Cui et al. 2024, and the package scgpt 0.2.4, with which
 tests compare vectors and gradients). Parameters carry the package's names.
 
-Only what classification needs is computed: no decoder of expression, of the last block the queries of
-`<cls>` alone, and cells are packed one after the other, so that padding costs nothing.
+Only what classification needs is computed: no decoder of expression, and in the last block the query of
+`<cls>` alone. Nuclei are packed one after the other, so that padding costs nothing.
 """
 
 from typing import Annotated
@@ -22,9 +22,9 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ScGPT(nn.Module):
-    """The vector of `<cls>`, the first token of each cell [B, D].
+    """The vector of `<cls>`, the first token of each nucleus [B, D].
 
-    `can_compile` is false: cells are split by lengths that only the data know.
+    `can_compile` is false: a batch is split by lengths that depend on the data.
 
     Args:
         n_ids: size of the vocabulary.
@@ -59,7 +59,7 @@ class ScGPT(nn.Module):
             self.load_state_dict(pretrained.weights)
 
     def forward(self, batch: Batch) -> Tensor:
-        # The lengths come to the host: for a GPU the one wait of a step.
+        # The lengths are copied to the host, the only wait for a GPU in a step.
         attend = Packed(batch.mask.sum(1).tolist(), batch.mask.device)
         embed, *blocks, last = self.stages
         token_1ND = embed(batch.gene_ids[batch.mask], batch.values[batch.mask])

@@ -1,11 +1,11 @@
-"""What scGPT reads of a nucleus: the tokens of its expressed genes with their bins, `<cls>` in front.
+"""scGPT's featurizer: the tokens of a nucleus's expressed genes with their bins, `<cls>` in front.
 
-A bin is the place of a value among the quantiles of its own nucleus.
-For n nonzero values and 51 bins there are 50 edges, quantiles at equal steps from least to most. A value
-between edges has one bin; a value that equals edges may have any of the bins they bound, and one is drawn
-(scgpt 0.2.4, `preprocess.binning`). In counts of a nucleus nearly all values are ties, so that a 1 may get
-any of the lower third of bins. Edges are linear between neighbours in rank, so ranks alone decide: raw
-counts and their logarithms have the same bins, and no quantile need be computed.
+A bin is the place of a value among the quantiles of its own nucleus. With 51 bins there are 50 edges,
+quantiles of the nonzero values at equal steps from least to most. A value between edges has one bin; a value
+that equals edges may have any of the bins they bound, and one is drawn (scgpt 0.2.4, `preprocess.binning`).
+In the counts of a nucleus nearly all values are ties, so that a 1 may get any of the lower third of bins.
+Edges are linear between neighbours in rank, so ranks alone decide: raw counts and their logarithms have the
+same bins, and no quantile need be computed.
 """
 
 from typing import Annotated, Literal, Self
@@ -21,7 +21,7 @@ from oligo_ad.config import Seed
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError, listing
 from oligo_ad.inputs.batch import Inputs, Tokens
-from oligo_ad.inputs.draws import cell_keys, draw, stream, uniform
+from oligo_ad.inputs.draws import draw, nucleus_keys, stream, uniform
 from oligo_ad.inputs.featurizers import Size, State
 from oligo_ad.inputs.panel import Flavor, choose_genes, describe_choice
 from oligo_ad.inputs.vocabulary import DUPLICATE, UNKNOWN, UNMATCHED, likely_cause, match_genes, routes
@@ -29,7 +29,7 @@ from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.threads import CORES, in_order
 
 PAD, CLS = "<pad>", "<cls>"
-BLOCK = 256  # cells that a thread bins at once
+BLOCK = 256  # nuclei that a thread bins at once
 LAST = torch.iinfo(torch.int64).max
 BINNING, SUBSET = 0, 1  # purposes of random draws; subsets of epoch e have purpose SUBSET + e
 
@@ -38,7 +38,7 @@ class BinnedGenes:
     """Expressed genes of the vocabulary, each with the bin of its value within the nucleus.
 
     Binning needs no fit: it looks at one nucleus at a time, and is the same in every epoch. Of a nucleus
-    with more genes than fit, a uniform random subset is read: a new one each epoch in training, one and
+    with more genes than fit, a uniform random subset is read: a new one each epoch in training, always
     the same in evaluation.
 
     Args:
@@ -47,7 +47,7 @@ class BinnedGenes:
             `panel.choose_genes`.
         n_genes: size of the panel (hvg).
         flavor: method of `hvg`.
-        max_len: most tokens of a cell, `<cls>` among them.
+        max_len: most tokens of a nucleus, `<cls>` among them.
         cls_value: value at `<cls>`: 0 in the package's fine-tuning, -2 in pretraining.
         min_matched: smallest share of genes with a token.
         seed: of the draws of bins and subsets.
@@ -88,7 +88,7 @@ class BinnedGenes:
         has_token = (matched["id"] != UNKNOWN).to_numpy()
         if self.genes == "vocabulary":
             wanted = np.ones_like(has_token)
-            # A gene without a count says nothing about how well the annotations agree.
+            # A gene without a count is no evidence of how well the annotations agree.
             counted = cohort.sums.of(cohort.donors.index.isin(train)).raw.sum(axis=0) > 0
             fitted = "nothing: every gene with a token is read, and a nucleus by itself"
         else:
@@ -110,7 +110,7 @@ class BinnedGenes:
         genes = np.flatnonzero(np.isin(id_of, [place[token] for token in self.gene_names]))
         values = cohort.matrix.columns(genes)
         ids = id_of[genes].astype(np.int32)[values.indices]
-        keys, offsets = cell_keys(cohort.cells["barcode"]), values.indptr.astype(np.int64)
+        keys, offsets = nucleus_keys(cohort.cells["barcode"]), values.indptr.astype(np.int64)
         n_bins = int(self._settings["n_bins"])
         bins = bin_values(offsets, values.data, ids, keys, stream(self.seed, BINNING), n_bins)
         return Tokens(*(torch.from_numpy(part) for part in (offsets, ids, bins, keys)))
@@ -141,7 +141,7 @@ class BinnedGenes:
         return self
 
     def _describe(self, names: pd.Series, matched: pd.DataFrame) -> dict[str, str]:
-        """How the genes that count got their tokens, for the report."""
+        """How the wanted genes were matched to tokens, for the report."""
         found, without = matched["route"].value_counts(), matched["id"] == UNKNOWN
         which = "expressed in training donors" if self.genes == "vocabulary" else f"the panel ({self.genes})"
         by_route = {
@@ -172,10 +172,10 @@ def bin_values(
     """Bins 1 to n_bins - 1 of positive values [values] uint8.
 
     Args:
-        offsets: [cells + 1], where each cell's values start.
-        values: of all cells.
-        ids: what each value belongs to; with its cell's key it decides its draw.
-        keys: [cells].
+        offsets: [nuclei + 1], where each nucleus's values start.
+        values: of all nuclei.
+        ids: the gene of each value; with the nucleus's key it decides the draw.
+        keys: [nuclei].
         stream: of the draws.
         n_bins: 256 at most; bin 0 is for zeros.
     """
@@ -185,8 +185,8 @@ def bin_values(
     def work(first: int) -> None:
         own = offsets[first : first + BLOCK + 1]
         places = slice(own[0], own[-1])
-        cell = np.repeat(keys[first : first + BLOCK], np.diff(own))
-        drawn = uniform(draw(cell, stream, ids[places].astype(np.int64)))
+        key = np.repeat(keys[first : first + BLOCK], np.diff(own))
+        drawn = uniform(draw(key, stream, ids[places].astype(np.int64)))
         _bin(own - own[0], values[places], drawn, quantiles, bins[places])
 
     for _ in in_order(work, range(0, len(keys), BLOCK), CORES):
@@ -202,8 +202,8 @@ def _bin(
     quantiles: np.ndarray,
     bins: np.ndarray,
 ) -> None:
-    for cell in range(len(offsets) - 1):
-        start, stop = offsets[cell], offsets[cell + 1]
+    for nucleus in range(len(offsets) - 1):
+        start, stop = offsets[nucleus], offsets[nucleus + 1]
         if start == stop:
             continue
         ordered = np.sort(values[start:stop])

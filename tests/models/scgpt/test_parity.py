@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.published_scgpt import (
     FULL,
-    HOME,
+    PACKAGE_FOLDER,
     SMALL,
     cells,
     published,
@@ -18,14 +18,14 @@ from benchmarks.published_scgpt import (
     vector,
     vocabulary,
 )
-from oligo_ad.inputs.draws import cell_keys, draw, stream, uniform
+from oligo_ad.inputs.draws import draw, nucleus_keys, stream, uniform
 from oligo_ad.models.build import make_classifier
 from oligo_ad.models.scgpt.checkpoint import read_folder
 from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.models.scgpt.tokens import BinnedGenes, bin_values
 from tests.builders import atlas, configuration, counts, log_values, read, write
 
-if HOME is None:
+if PACKAGE_FOLDER is None:
     pytest.skip("needs the published package: pip install --no-deps scgpt==0.2.4", allow_module_level=True)
 
 
@@ -83,7 +83,7 @@ def test_bins_are_those_of_the_package_under_the_same_draws(
     cohort = read(write(atlas(nuclei=12, genes=120), tmp_path))
     preprocess = published("preprocess")
     ids = np.arange(120, dtype=np.int32)
-    keys = cell_keys(cohort.cells["barcode"])
+    keys = nucleus_keys(cohort.cells["barcode"])
     raw, logged = counts(cohort).astype(np.float64), log_values(cohort).astype(np.float64)
     for cell, key in enumerate(keys):
         own = raw[cell].nonzero()[0]

@@ -16,7 +16,7 @@ from scipy.stats import chisquare
 
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.inputs.batch import Tokens
-from oligo_ad.inputs.draws import cell_keys, draw, stream
+from oligo_ad.inputs.draws import draw, nucleus_keys, stream
 from oligo_ad.inputs.panel import choose_genes
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.tokens import BINNING, BinnedGenes, bin_values
@@ -106,7 +106,7 @@ def test_cells_are_binned_each_by_itself_and_empty_ones_are_passed_over() -> Non
 @pytest.mark.parametrize("n", [1, 2, 500])
 def test_equal_values_may_get_any_bin(n: int, value: float) -> None:
     n_cells = 10_000 // n
-    offsets, keys = np.arange(n_cells + 1) * n, cell_keys(pd.Series([f"AAAC-{i}" for i in range(n_cells)]))
+    offsets, keys = np.arange(n_cells + 1) * n, nucleus_keys(pd.Series([f"AAAC-{i}" for i in range(n_cells)]))
     values, ids = np.full(n_cells * n, value, np.float32), np.tile(np.arange(n, dtype=np.int32), n_cells)
     found = bin_values(offsets, values, ids, keys, stream(0, BINNING), 51)
     assert chisquare(np.bincount(found, minlength=51)[1:]).pvalue > 1e-3
@@ -148,7 +148,7 @@ def test_the_featurizer_reads_every_expressed_gene_with_the_bin_of_the_definitio
     cohort = builders.cohort(atlas(), tmp_path)
     found = bins_by_name(cohort, seed=5)
     assert len(found) == len(cohort.cells)
-    keys = cell_keys(cohort.cells["barcode"])
+    keys = nucleus_keys(cohort.cells["barcode"])
     for cell, values in enumerate(builders.counts(cohort)):
         genes = np.flatnonzero(values)
         ids = np.array([VOCABULARY.index(f"GENE{gene}") for gene in genes])
@@ -245,7 +245,7 @@ def test_a_panel_of_the_file_is_read_and_genes_without_a_token_are_told(tmp_path
 
 @pytest.mark.parametrize("shift", [0, 11, 32, 58])
 def test_draws_are_uniform(shift: int) -> None:
-    keys = cell_keys(pd.Series([f"AAAC-{i}" for i in range(400)]))
+    keys = nucleus_keys(pd.Series([f"AAAC-{i}" for i in range(400)]))
     bits = draw(keys[:, None], stream(0, BINNING), np.arange(500)[None]).view(np.uint64)
     cut = (bits >> np.uint64(shift)) & np.uint64(63)
     assert chisquare(np.bincount(cut.ravel().astype(int), minlength=64)).pvalue > 1e-3
@@ -267,11 +267,11 @@ def test_draws_are_the_same_of_arrays_and_of_tensors() -> None:
 
 
 def test_a_key_follows_from_the_barcode_and_streams_do_not_meet() -> None:
-    keys = cell_keys(pd.Series(["AAAC-1", "AAAC-2", "AAAC-1"]))
+    keys = nucleus_keys(pd.Series(["AAAC-1", "AAAC-2", "AAAC-1"]))
     assert keys.dtype == np.int64
     assert keys[0] == keys[2] != keys[1]
     categories = pd.Series(["AAAC-1", "AAAC-2", "AAAC-1"], dtype="category")
-    np.testing.assert_array_equal(cell_keys(categories), keys)
+    np.testing.assert_array_equal(nucleus_keys(categories), keys)
     assert len({stream(seed, purpose) for seed in range(20) for purpose in range(200)}) == 4000
 
 
@@ -283,7 +283,7 @@ def cells(*lengths: int) -> Tokens:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = np.concatenate([np.random.default_rng(n).permutation(300)[:n] + 3 for n in lengths])
     bins = np.concatenate([np.arange(n) * (i + 1) % 50 + 1 for i, n in enumerate(lengths)])
-    keys = cell_keys(pd.Series([f"cell-{n}-{i}" for i, n in enumerate(lengths)]))
+    keys = nucleus_keys(pd.Series([f"cell-{n}-{i}" for i, n in enumerate(lengths)]))
     parts = (offsets, ids.astype(np.int32), bins.astype(np.uint8), keys)
     return Tokens(*(torch.from_numpy(part) for part in parts))
 
