@@ -20,6 +20,11 @@ class Epoch:
     learning_rate: float
     nuclei_per_second: float
 
+    def score(self, name: str) -> float:
+        """What is maximised: an AUROC, or the negative loss."""
+        scores = {"loss": -self.loss, "cell_auroc": self.cell_auroc, "donor_auroc": self.donor_auroc}
+        return scores[name]
+
 
 @dataclass(frozen=True)
 class FoldHistory:

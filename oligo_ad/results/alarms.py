@@ -1,55 +1,66 @@
 """Alarms: what is wrong or weak about a result, found in the result itself."""
 
+from collections.abc import Iterator
+
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL, Evaluation
 
+# What is called 0 or 1, by whether that is true.
+CALLED = {0: ("true_negative", "false_negative"), 1: ("true_positive", "false_positive")}
 FAR_ABOVE = 0.25  # training donor AUROC above test: more than a few donors explain
 
 
 def alarms(evaluation: Evaluation) -> list[str]:
     """One sentence for each thing that is wrong or weak, the gravest first."""
-    donors = evaluation.donors[MODEL]
-    mean, found = donors.mean_over_folds, []
-    samples = {"nuclei": evaluation.cells[MODEL].pooled} if evaluation.cells else {}
-    samples["donors"] = donors.pooled
+    return [*_of_metadata(evaluation), *_of_calls(evaluation), *_of_ranking(evaluation)]
+
+
+def _of_metadata(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.label_derived:
-        found.append(
+        yield (
             f"Metadata columns that give the label away were used: {', '.join(evaluation.label_derived)}. "
             "The scores say nothing about expression."
         )
-    for what, scores in samples.items():
-        for names, word in (
-            (("true_negative", "false_negative"), "1"),
-            (("true_positive", "false_positive"), "0"),
-        ):
-            if sum(scores[name] for name in names) == 0:
-                found.append(
-                    f"All {evaluation.part} {what} are called {word}: F1 and accuracy mean nothing here."
-                )
-    what, scores = next(iter(samples.items()))
+
+
+def _of_calls(evaluation: Evaluation) -> Iterator[str]:
+    """Of what the threshold makes of the scores."""
+    part = evaluation.part
+    levels = {"nuclei": evaluation.cells[MODEL].pooled} if evaluation.cells else {}
+    levels |= {"donors": evaluation.donors[MODEL].pooled}
+    for what, scores in levels.items():
+        for called, outcomes in CALLED.items():
+            if sum(scores[outcome] for outcome in outcomes) == 0:
+                other = 1 - called
+                yield f"All {part} {what} are called {other}: F1 and accuracy mean nothing here."
+    what, scores = next(iter(levels.items()))
     common = max(scores["prevalence"], 1 - scores["prevalence"])
     if scores["accuracy"] <= common:
-        found.append(
-            f"Accuracy over {evaluation.part} {what} ({scores['accuracy']:.3f}) is not above that of always "
-            f"naming the commoner class ({common:.3f})."
+        yield (
+            f"Accuracy over {part} {what} ({scores['accuracy']:.3f}) is not above that of always naming the "
+            f"commoner class ({common:.3f})."
         )
+
+
+def _of_ranking(evaluation: Evaluation) -> Iterator[str]:
+    """Of the order in which the scores put donors."""
+    donors, part = evaluation.donors[MODEL], evaluation.part
+    mean, train = donors.mean_over_folds, evaluation.training_donors["auroc"]
     if (mean["auroc"] - 0.5) * (mean["balanced_accuracy"] - 0.5) < 0 and abs(mean["auroc"] - 0.5) > 0.1:
-        found.append(
+        yield (
             f"Donor AUROC ({mean['auroc']:.3f}) and balanced accuracy ({mean['balanced_accuracy']:.3f}) "
             "contradict each other: scores rank donors one way and the threshold calls them the other."
         )
-    train = evaluation.training_donors["auroc"]
     if train - mean["auroc"] > FAR_ABOVE:
-        found.append(
-            f"Donor AUROC is {train:.3f} on training donors and {mean['auroc']:.3f} on {evaluation.part} "
-            "donors: the model remembers its donors."
+        yield (
+            f"Donor AUROC is {train:.3f} on training donors and {mean['auroc']:.3f} on {part} donors: the "
+            "model remembers its donors."
         )
     if donors.auroc.low <= 0.5 <= donors.auroc.high:
-        found.append("The interval of the donor AUROC includes 0.5: chance explains this result.")
+        yield "The interval of the donor AUROC includes 0.5: chance explains this result."
     if evaluation.smallest_class < FEW_DONORS:
-        found.append(
-            f"The smaller class has {evaluation.smallest_class} {evaluation.part} donors in all: one donor "
-            "moves every number. Use split=cv."
+        yield (
+            f"The smaller class has {evaluation.smallest_class} {part} donors in all: one donor moves every "
+            "number. Use split=cv."
         )
     if evaluation.best_baseline and evaluation.gain <= 0:
-        found.append(f"The baseline '{evaluation.best_baseline}' does as well or better.")
-    return found
+        yield f"The baseline '{evaluation.best_baseline}' does as well or better."

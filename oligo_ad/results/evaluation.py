@@ -12,6 +12,7 @@ from oligo_ad.results.metrics import Interval, Scores
 
 MODEL, ORACLE = "model", "oracle"
 TEST, VALIDATION, TRAIN = "test", "validation", "train"
+KEYS = ["fold", "donor"]
 FEW_DONORS = 5  # in the smaller class of all scored donors: below this an interval means nothing
 
 
@@ -33,16 +34,29 @@ class Evaluation:
     training_donors: dict[str, float]
     training_cells: dict[str, float]
     calibration: dict[str, float]
-    best_baseline: str | None
-    gain: float
     gain_interval: Interval | None
     label_derived: tuple[str, ...]
-    smallest_class: int
 
     @property
     def headline(self) -> float:
         """Donor AUROC, mean over folds."""
         return self.donors[MODEL].mean_over_folds["auroc"]
+
+    @property
+    def best_baseline(self) -> str | None:
+        """The baseline with the highest donor AUROC; None where none was scored."""
+        return best_baseline(self.donors)
+
+    @property
+    def gain(self) -> float:
+        """Donor AUROC above the best baseline, or above chance where there is none."""
+        best = self.best_baseline
+        return self.headline - (self.donors[best].mean_over_folds["auroc"] if best else 0.5)
+
+    @property
+    def smallest_class(self) -> int:
+        """Scored donors in the smaller class."""
+        return int(self.donor_table.drop_duplicates("donor")["label"].value_counts().min())
 
     @property
     def predictors(self) -> list[str]:
@@ -76,10 +90,8 @@ def evaluate(
     """Turn predictions into scores.
 
     Args:
-        predictions: a row a sample: fold, part, donor, barcode (none where a donor is a sample), logit, and
-            for a simulated file truth.
+        predictions, baselines: as `record` describes them.
         histories: of the folds, for their thresholds.
-        baselines: probabilities: fold, donor, a column a baseline; or None.
         donors: label and nuclei, by donor id.
         config: donor score, bootstrap.
         seed: of the bootstrap.
@@ -90,39 +102,42 @@ def evaluate(
     train = _samples(predictions[predictions["part"] == TRAIN], histories, donors)
     of_nuclei = bool(scored["barcode"].notna().any())
     donor_table = _donor_table(scored, donors, config, of_nuclei)
-    names = [MODEL]
     if baselines is not None:
-        donor_table = donor_table.merge(baselines, on=["fold", "donor"], validate="one_to_one")
+        donor_table = donor_table.merge(baselines, on=KEYS, validate="one_to_one")
         # A baseline scores donors; each of its nuclei gets the donor's score.
-        scored = scored.merge(baselines, on=["fold", "donor"], validate="many_to_one")
-        names += [column for column in baselines if column not in ("fold", "donor")]
-    names += [ORACLE] if ORACLE in scored else []
+        scored = scored.merge(baselines, on=KEYS, validate="many_to_one")
+    rivals = [] if baselines is None else baselines.columns.drop(KEYS).to_list()
+    names = [MODEL, *rivals, *([ORACLE] if ORACLE in scored else [])]
     resamples = metrics.Resamples(donors["label"], config.bootstrap, seed)
-    of_donors, of_cells = (
-        _scores(table, names, resamples) for table in (donor_table, scored if of_nuclei else None)
-    )
-    auroc = {name: found.mean_over_folds["auroc"] for name, found in of_donors.items()}
-    best = max((name for name in names if name not in (MODEL, ORACLE)), key=auroc.__getitem__, default=None)
+    of_donors = _scores(donor_table, names, resamples)
     samples = scored if of_nuclei else donor_table
     return Evaluation(
         part=part,
         donor_table=donor_table,
         cell_table=scored if of_nuclei else scored.iloc[:0],
         donors=of_donors,
-        cells=of_cells,
+        cells=_scores(scored, names, resamples) if of_nuclei else {},
         training_donors=_training(_donor_table(train, donors, config, of_nuclei)),
         training_cells=_training(train) if of_nuclei else {},
         calibration=metrics.calibration(samples["label"].to_numpy(), samples[MODEL].to_numpy()),
-        best_baseline=best,
-        gain=auroc[MODEL] - (auroc[best] if best else 0.5),
-        gain_interval=metrics.interval(
-            resamples.auroc(donor_table, MODEL) - resamples.auroc(donor_table, best)
-        )
-        if best
-        else None,
+        gain_interval=_gain_interval(donor_table, best_baseline(of_donors), resamples),
         label_derived=label_derived,
-        smallest_class=int(donor_table.drop_duplicates("donor")["label"].value_counts().min()),
     )
+
+
+def best_baseline(scores: dict[str, Scores]) -> str | None:
+    """The baseline with the highest AUROC; None where none was scored."""
+    baselines = (name for name in scores if name not in (MODEL, ORACLE))
+    return max(baselines, key=lambda name: scores[name].mean_over_folds["auroc"], default=None)
+
+
+def _gain_interval(
+    donor_table: pd.DataFrame, baseline: str | None, resamples: metrics.Resamples
+) -> Interval | None:
+    """Of the difference in donor AUROC between the model and a baseline, paired by resample."""
+    if baseline is None:
+        return None
+    return metrics.interval(resamples.auroc(donor_table, MODEL) - resamples.auroc(donor_table, baseline))
 
 
 def _samples(predictions: pd.DataFrame, histories: list[FoldHistory], donors: pd.DataFrame) -> pd.DataFrame:
@@ -154,9 +169,7 @@ def _donor_table(
     return pd.concat(rows, ignore_index=True)
 
 
-def _scores(table: pd.DataFrame | None, names: list[str], resamples: metrics.Resamples) -> dict[str, Scores]:
-    if table is None:
-        return {}
+def _scores(table: pd.DataFrame, names: list[str], resamples: metrics.Resamples) -> dict[str, Scores]:
     # Only the model's threshold may be tuned; simple predictors are calibrated by their own fit.
     fixed = table.assign(threshold=0.5)
     return {name: metrics.summarise(table if name == MODEL else fixed, name, resamples) for name in names}

@@ -101,15 +101,10 @@ def epoch_reporter(
     report, values = reporter(task, fold), list[float]()
 
     def report_epoch(epoch: "Epoch") -> None:
-        values.append(score_of(epoch, task.objective))
+        values.append(epoch.score(task.objective))
         report(len(reached) * epochs + epoch.epoch, sum([*reached, max(values)]) / (len(reached) + 1))
 
     return report_epoch
-
-
-def score_of(epoch: "Epoch", objective: str) -> float:
-    """What a search maximises, on validation donors."""
-    return -epoch.loss if objective == "loss" else float(getattr(epoch, objective))
 
 
 def _pruner(prune: bool, startup: int) -> "BasePruner":

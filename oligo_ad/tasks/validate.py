@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from oligo_ad.config import Config, ValidateTask
-from oligo_ad.sweeps.study import Pruned, epoch_reporter, score_of
+from oligo_ad.sweeps.study import Pruned, epoch_reporter
 from oligo_ad.tasks.train import Run, begin, finish, opened, train_fold
 
 log = logging.getLogger(__name__)
@@ -49,5 +49,5 @@ def _train_with_every_seed(run: Run, task: ValidateTask) -> tuple[Run, list[floa
         of_seed = replace(run, config=replace(run.config, seed=seed))
         report_epoch = epoch_reporter(task, fold.number, reached, run.config.fit.epochs)
         history = train_fold(of_seed, numbered, is_trial=True, watch=report_epoch)
-        reached.append(score_of(history.epochs[history.best_epoch - 1], task.objective))
+        reached.append(history.epochs[history.best_epoch - 1].score(task.objective))
     return run, reached

@@ -78,40 +78,42 @@ def fit(
     """
     pos_weight = _pos_weight(samples, config)
     batch_size, per_epoch = _steps(loader.epoch_size(samples.train), config, accelerator)
-    optimizer, schedule = make_optimizer(classifier, config, per_epoch * config.epochs)
-    if config.compile:
-        # In place: names of parameters and the checkpoint stay. A graph break would be an error.
-        classifier.compile(fullgraph=True, dynamic=True)
-    model, optimizer = accelerator.prepare(classifier, optimizer)
-    step = _Step(model, optimizer, schedule, config, pos_weight, accelerator, name)
+    step = _make_step(classifier, config, per_epoch * config.epochs, pos_weight, accelerator, name)
+    best = _Best(accelerator.unwrap_model(step.model), config.monitor)
     history: list[Epoch] = []
-    best, best_value = copy.deepcopy(accelerator.unwrap_model(model).state_dict()), -np.inf
-    best_epoch = 0
-    for epoch in range(1, config.epochs + 1):
-        batches = islice(
-            loader.shuffled(samples.train, batch_size, seed, epoch), per_epoch * config.accumulate
-        )
-        progress = tqdm(
-            total=per_epoch * config.accumulate * batch_size,
-            desc=f"{name}epoch {epoch}/{config.epochs}",
-            unit=" samples",
-            disable=None if accelerator.is_main_process else True,
-            leave=False,
-        )
-        rate = _train_epoch(step, batches, batch_size, progress)
-        validation = _validate(model, loader, samples, batch_size, pos_weight, accelerator)
-        history.append(Epoch(epoch=epoch, **step.end_epoch(), **validation, nuclei_per_second=rate))
+    for number in range(1, config.epochs + 1):
+        every = loader.shuffled(samples.train, batch_size, seed, number)
+        n_batches = per_epoch * config.accumulate
+        rate = _train_epoch(step, islice(every, n_batches), n_batches * batch_size, batch_size, number)
+        validation = _validate(step.model, loader, samples, batch_size, pos_weight, accelerator)
+        history.append(Epoch(epoch=number, **step.end_epoch(), **validation, nuclei_per_second=rate))
         _log(history[-1], accelerator, name)
-        value = -history[-1].loss if config.monitor == "loss" else validation[config.monitor]
-        if value > best_value:
-            best_value, best_epoch = value, epoch
-            best = copy.deepcopy(accelerator.unwrap_model(model).state_dict())
+        best.compare(history[-1])
         watch(history[-1])
-        if epoch - best_epoch >= config.patience:
+        if number - best.epoch >= config.patience:
             log.info("%sstopped: no better %s for %d epochs", name, config.monitor, config.patience)
             break
-    accelerator.unwrap_model(model).load_state_dict(best)
-    return Fitted(model, tuple(history), best_epoch, pos_weight)
+    best.restore()
+    return Fitted(step.model, tuple(history), best.epoch, pos_weight)
+
+
+class _Best:
+    """The weights of a model at its best epoch so far."""
+
+    def __init__(self, model: nn.Module, monitor: str) -> None:
+        self._model, self._monitor = model, monitor
+        self._weights, self._value = copy.deepcopy(model.state_dict()), -np.inf
+        self.epoch = 0
+
+    def compare(self, epoch: Epoch) -> None:
+        """Keep the weights as they are now, if this epoch is the best."""
+        if (value := epoch.score(self._monitor)) > self._value:
+            self._value, self.epoch = value, epoch.epoch
+            self._weights = copy.deepcopy(self._model.state_dict())
+
+    def restore(self) -> None:
+        """Give the model the weights that were kept."""
+        self._model.load_state_dict(self._weights)
 
 
 def make_optimizer(classifier: Classifier, config: FitConfig, steps: int) -> tuple[Optimizer, LambdaLR]:
@@ -143,9 +145,18 @@ def parameter_groups(classifier: Classifier, lr: float, decay: float) -> list[di
     return [group for group in reversed(groups) if group["params"]]
 
 
-def _train_epoch(step: "_Step", batches: Iterable[Batch], batch_size: int, progress: Any) -> float:
+def _train_epoch(
+    step: "_Step", batches: Iterable[Batch], n_samples: int, batch_size: int, number: int
+) -> float:
     """Train on the batches of one epoch; returns nuclei per second, over all processes."""
     started, n_nuclei = time.perf_counter(), 0
+    progress = tqdm(
+        total=n_samples,
+        desc=f"{step.name}epoch {number}/{step.config.epochs}",
+        unit=" samples",
+        disable=None if step.accelerator.is_main_process else True,
+        leave=False,
+    )
     step.model.train()
     with progress:
         for batch in batches:
@@ -154,6 +165,23 @@ def _train_epoch(step: "_Step", batches: Iterable[Batch], batch_size: int, progr
             progress.update(batch_size)
     step.flush()
     return n_nuclei * step.accelerator.num_processes / (time.perf_counter() - started)
+
+
+def _make_step(
+    classifier: Classifier,
+    config: FitConfig,
+    steps: int,
+    pos_weight: float,
+    accelerator: Accelerator,
+    name: str,
+) -> "_Step":
+    """The optimizer step of a classifier, over so many of them, on this machine."""
+    optimizer, schedule = make_optimizer(classifier, config, steps)
+    if config.compile:
+        # In place: names of parameters and the checkpoint stay. A graph break would be an error.
+        classifier.compile(fullgraph=True, dynamic=True)
+    model, optimizer = accelerator.prepare(classifier, optimizer)
+    return _Step(model, optimizer, schedule, config, pos_weight, accelerator, name)
 
 
 class _Step:
