@@ -16,15 +16,11 @@ def alarms(evaluation: Evaluation) -> list[str]:
             f"Metadata columns that give the label away were used: {', '.join(evaluation.label_derived)}. "
             "The scores say nothing about expression."
         )
-    for what, scores in samples.items():
-        for names, word in (
-            (("true_negative", "false_negative"), "1"),
-            (("true_positive", "false_positive"), "0"),
-        ):
-            if sum(scores[name] for name in names) == 0:
-                found.append(
-                    f"All {evaluation.part} {what} are called {word}: F1 and accuracy mean nothing here."
-                )
+    found += [
+        f"All {evaluation.part} {what} are called {word}: F1 and accuracy mean nothing here."
+        for what, scores in samples.items()
+        for word in _only_called(scores)
+    ]
     what, scores = next(iter(samples.items()))
     common = max(scores["prevalence"], 1 - scores["prevalence"])
     if scores["accuracy"] <= common:
@@ -53,3 +49,10 @@ def alarms(evaluation: Evaluation) -> list[str]:
     if evaluation.best_baseline and evaluation.gain <= 0:
         found.append(f"The baseline '{evaluation.best_baseline}' does as well or better.")
     return found
+
+
+def _only_called(scores: dict[str, float]) -> list[str]:
+    """The class that every sample is called, if there is one."""
+    n_negative = scores["true_negative"] + scores["false_negative"]
+    n_positive = scores["true_positive"] + scores["false_positive"]
+    return ["1"] * (n_negative == 0) + ["0"] * (n_positive == 0)

@@ -115,14 +115,15 @@ def evaluate(
         calibration=metrics.calibration(samples["label"].to_numpy(), samples[MODEL].to_numpy()),
         best_baseline=best,
         gain=auroc[MODEL] - (auroc[best] if best else 0.5),
-        gain_interval=metrics.interval(
-            resamples.auroc(donor_table, MODEL) - resamples.auroc(donor_table, best)
-        )
-        if best
-        else None,
+        gain_interval=_gain_interval(donor_table, best, resamples) if best else None,
         label_derived=label_derived,
         smallest_class=int(donor_table.drop_duplicates("donor")["label"].value_counts().min()),
     )
+
+
+def _gain_interval(donor_table: pd.DataFrame, baseline: str, resamples: metrics.Resamples) -> Interval:
+    """Of the model's donor AUROC above that of a baseline, in the same resamples."""
+    return metrics.interval(resamples.auroc(donor_table, MODEL) - resamples.auroc(donor_table, baseline))
 
 
 def _samples(predictions: pd.DataFrame, histories: list[FoldHistory], donors: pd.DataFrame) -> pd.DataFrame:

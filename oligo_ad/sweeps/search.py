@@ -81,7 +81,7 @@ class _FoldSearch:
         self._started, self._first = time.monotonic(), max(0, len(study.trials) - settings.parallel)
 
     def run(self, space: dict[str, "BaseDistribution"]) -> None:
-        """Run trials until their number or the time is spent, first those that an earlier process left open."""
+        """Run trials until their number or the time is spent, those that are open from before first."""
         for frozen in self.study.get_trials(deepcopy=False, states=(_state("RUNNING"),)):
             self._run({frozen.number: frozen.params})
         while (

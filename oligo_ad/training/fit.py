@@ -91,13 +91,8 @@ def fit(
         batches = islice(
             loader.shuffled(samples.train, batch_size, seed, epoch), per_epoch * config.accumulate
         )
-        progress = tqdm(
-            total=per_epoch * config.accumulate * batch_size,
-            desc=f"{name}epoch {epoch}/{config.epochs}",
-            unit=" samples",
-            disable=None if accelerator.is_main_process else True,
-            leave=False,
-        )
+        n_samples = per_epoch * config.accumulate * batch_size
+        progress = _progress(f"{name}epoch {epoch}/{config.epochs}", n_samples, accelerator)
         rate = _train_epoch(step, batches, batch_size, progress)
         validation = _validate(model, loader, samples, batch_size, pos_weight, accelerator)
         history.append(Epoch(epoch=epoch, **step.end_epoch(), **validation, nuclei_per_second=rate))
@@ -141,6 +136,12 @@ def parameter_groups(classifier: Classifier, lr: float, decay: float) -> list[di
         seen.update(own)
         groups.append({"params": own, "lr": rate})
     return [group for group in reversed(groups) if group["params"]]
+
+
+def _progress(what: str, n_samples: int, accelerator: Accelerator) -> Any:
+    """A bar on the terminal of the first process."""
+    disable = None if accelerator.is_main_process else True
+    return tqdm(total=n_samples, desc=what, unit=" samples", disable=disable, leave=False)
 
 
 def _train_epoch(step: "_Step", batches: Iterable[Batch], batch_size: int, progress: Any) -> float:
