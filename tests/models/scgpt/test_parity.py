@@ -127,7 +127,8 @@ def test_a_classifier_made_from_the_folder_holds_the_weights_of_the_package(tmp_
     model = published_model(SMALL)
     config = configuration("model=scgpt", f"model.checkpoint={saved(model, SMALL, tmp_path)}")
     pretrained = read_folder(config.model.checkpoint, True)
-    classifier = make_classifier(config.model, config.metadata.fusion, pretrained, len(pretrained.vocabulary), 0)
+    fusion, n_ids = config.metadata.fusion, len(pretrained.vocabulary)
+    classifier = make_classifier(config.model, fusion, pretrained, n_ids, 0)
     stored = dict(model.named_parameters())
     for name, parameter in classifier.network.named_parameters():
         assert parameter.equal(stored[name]), name
