@@ -104,15 +104,20 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
         steps=chosen.steps.assign(**{quality(config): left}),
         expression=expression,
         simulated=atlas.simulated,
-        about={
-            "file": atlas.path.name,
-            "donor column": chosen.columns.donor,
-            "cell type column": chosen.columns.cell_type or "none: every nucleus",
-            "cell types": ", ".join(chosen.cell_types) or "all",
-            "expression": expression.evidence,
-        },
+        about=_about(atlas, chosen, expression),
         notes=chosen.notes,
     )
+
+
+def _about(atlas: Atlas, chosen: selection.Selection, expression: Expression) -> dict[str, str]:
+    """Which file, columns and values define the cohort, for the report."""
+    return {
+        "file": atlas.path.name,
+        "donor column": chosen.columns.donor,
+        "cell type column": chosen.columns.cell_type or "none: every nucleus",
+        "cell types": ", ".join(chosen.cell_types) or "all",
+        "expression": expression.evidence,
+    }
 
 
 def quality(config: DataConfig) -> str:

@@ -112,8 +112,7 @@ def read_labels(atlas: Atlas, config: DataConfig, chosen: Selection) -> Labels:
     label = value.map(classes).dropna().astype(np.int8).rename("label")
     found = Labels(label, value, column, config.positive, config.negative, notes)
     of_type = chosen.steps.index[chosen.steps.iloc[:, -1] > 0]
-    for name in GROUPS[:2]:
-        values = getattr(config, name)
+    for name, values in _classes(config).items():
         if not value.reindex(of_type).isin(values).any():
             raise UserError(
                 f"no nucleus of cell type {listing(config.cell_types) or 'any'} has a donor with "
@@ -150,10 +149,14 @@ def _by_donor(
     )
 
 
+def _classes(config: DataConfig) -> dict[str, tuple[str, ...]]:
+    """The label values of each class, by the option that names them."""
+    return {POSITIVE: config.positive, NEGATIVE: config.negative}
+
+
 def _check_values(counts: pd.Series, column: str, config: DataConfig) -> None:
     """Refuse classes that are not set, misspelt, or overlap."""
-    for name in GROUPS[:2]:
-        wanted = getattr(config, name)
+    for name, wanted in _classes(config).items():
         if not wanted:
             raise UserError(f"data.{name} is not set. {values_of(column, counts)}")
         if absent := [value for value in wanted if value not in counts.index]:

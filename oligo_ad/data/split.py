@@ -30,6 +30,11 @@ class Fold:
     test: tuple[str, ...]
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Donor ids by the names in `PARTS`."""
+        return dict(zip(PARTS, (self.train, self.validation, self.test), strict=True))
+
+    @property
     def development(self) -> tuple[str, ...]:
         """Every donor that is not a test donor: train and validation."""
         return self.train + self.validation
@@ -139,8 +144,8 @@ def _check(fold: Fold, label: pd.Series) -> None:
         raise UserError(f"fold {fold.number} has a donor in two parts.")
     if odd := set(everyone) ^ set(label.index):
         raise UserError(f"fold {fold.number} and the cohort differ in donors: {listing(sorted(odd))}.")
-    for part in PARTS:
-        if label[list(getattr(fold, part))].nunique() < 2:
+    for part, donors in fold.parts.items():
+        if label[list(donors)].nunique() < 2:
             raise UserError(
                 f"the {part} part of fold {fold.number} lacks a class: of {int((label == 1).sum())} "
                 f"positive and {int((label == 0).sum())} negative donors, each part needs one of "

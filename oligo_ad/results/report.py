@@ -12,11 +12,12 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, se
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from oligo_ad.facts import RunFacts
 from oligo_ad.record import CELLS, DONORS, REPORT, RESULT, Record
 from oligo_ad.results import plots
 from oligo_ad.results.alarms import alarms
 from oligo_ad.results.baselines import MEANING
-from oligo_ad.results.evaluation import MODEL, TEST, evaluate_run
+from oligo_ad.results.evaluation import MODEL, TEST, Evaluation, evaluate_run
 from oligo_ad.results.sentences import RunSummary
 from oligo_ad.storage.shelf import published, write_json, write_text
 
@@ -99,10 +100,12 @@ def summary(run: RunSummary, found: list[str]) -> str:
     """The end of a run on the terminal: table, alarms, verdict, path."""
     heads = ["AUROC", "95 % interval", "balanced accuracy", "MCC", "F1 positive", "F1 negative"]
     tables = []
-    levels = {"donors": "test donors"} | ({"cells": "test nuclei"} if run.evaluation.cells else {})
-    for level, title in levels.items():
-        table = run.results_table(level)[heads]
-        tables.append(f"{title} (means over {len(run.record.folds)} fold(s))\n{table.to_string()}")
+    results = {"test donors": run.results_table("donors")}
+    if run.evaluation.cells:
+        results["test nuclei"] = run.results_table("cells")
+    for title, table in results.items():
+        text = table[heads].to_string()
+        tables.append(f"{title} (means over {len(run.record.folds)} fold(s))\n{text}")
     warnings = [f"! {alarm}" for alarm in found]
     place = f"report: {_shorter(run.folder / REPORT)}"
     parts = [run.stamp, *tables, *warnings, run.verdict(), place]
@@ -112,17 +115,9 @@ def summary(run: RunSummary, found: list[str]) -> str:
 def metrics_of(run: RunSummary, found: list[str]) -> dict[str, Any]:
     """The content of metrics.json."""
     evaluation, facts, config = run.evaluation, run.record.facts, run.record.config
-    histories, donors = run.record.histories, facts.donor_table
+    histories = run.record.histories
     return {
-        "headline": {
-            "metric": "donor AUROC, mean over folds",
-            "value": evaluation.headline,
-            "interval": asdict(evaluation.donors[MODEL].auroc),
-            "interval_is": "approximate 95 %, class-stratified bootstrap of donors",
-            "best_baseline": evaluation.best_baseline,
-            "gain": evaluation.gain,
-            "gain_interval": evaluation.gain_interval and asdict(evaluation.gain_interval),
-        },
+        "headline": _headline(evaluation),
         "scored_on": f"{evaluation.part} donors",
         "sample": facts.sample,
         "verdict": run.verdict(),
@@ -146,14 +141,7 @@ def metrics_of(run: RunSummary, found: list[str]) -> dict[str, Any]:
             }
             for history in histories
         ],
-        "cohort": {
-            **facts.cohort,
-            "flow": facts.flow,
-            "excluded": facts.excluded,
-            "notes": facts.notes,
-            "donors_per_class": donors["label"].value_counts().sort_index().to_list(),
-            "nuclei_per_class": donors.groupby("label")["nuclei"].sum().to_list(),
-        },
+        "cohort": _cohort(facts),
         "panel": {"genes": len(histories[0].genes), "in_all_folds": run.shared_genes, **histories[0].input},
         "pretrained": facts.pretrained,
         "attention_kernels": histories[0].attention,
@@ -161,6 +149,32 @@ def metrics_of(run: RunSummary, found: list[str]) -> dict[str, Any]:
         "seed": config.seed,
         "seconds": run.seconds,
         "environment": facts.environment,
+    }
+
+
+def _headline(evaluation: Evaluation) -> dict[str, Any]:
+    """Donor AUROC with its interval, and the gain over the best baseline."""
+    return {
+        "metric": "donor AUROC, mean over folds",
+        "value": evaluation.headline,
+        "interval": asdict(evaluation.donors[MODEL].auroc),
+        "interval_is": "approximate 95 %, class-stratified bootstrap of donors",
+        "best_baseline": evaluation.best_baseline,
+        "gain": evaluation.gain,
+        "gain_interval": evaluation.gain_interval and asdict(evaluation.gain_interval),
+    }
+
+
+def _cohort(facts: RunFacts) -> dict[str, Any]:
+    """What defines the cohort, and its donors and nuclei by class."""
+    donors = facts.donor_table
+    return {
+        **facts.cohort,
+        "flow": facts.flow,
+        "excluded": facts.excluded,
+        "notes": facts.notes,
+        "donors_per_class": donors["label"].value_counts().sort_index().to_list(),
+        "nuclei_per_class": donors.groupby("label")["nuclei"].sum().to_list(),
     }
 
 

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from oligo_ad.data.split import PARTS, read_folds
+from oligo_ad.data.split import read_folds
 from oligo_ad.record import SPLIT, Record
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL, ORACLE, TEST, Evaluation
-from oligo_ad.results.metrics import LEVEL, Interval, Scores
+from oligo_ad.results.metrics import LEVEL, Interval
 
 # Column heads of the table of results, and the metric of `metrics.score` under each.
 SHOWN = {
@@ -87,14 +87,15 @@ class RunSummary:
             )
         return f"{self.stamp}. {text}" if self.stamp else text
 
-    def results_table(self, level: str) -> pd.DataFrame:
+    def results_table(self, level: Literal["donors", "cells"]) -> pd.DataFrame:
         """Results of every predictor, and the model's on its training donors, as text.
 
         Args:
             level: `donors` or `cells`.
         """
-        scores: dict[str, Scores] = getattr(self.evaluation, level)
-        training: dict[str, float] = getattr(self.evaluation, f"training_{level}")
+        evaluation = self.evaluation
+        scores = evaluation.donors if level == "donors" else evaluation.cells
+        training = evaluation.training_donors if level == "donors" else evaluation.training_cells
         rows = {self.label(name): _row(s.mean_over_folds, shown(s.auroc)) for name, s in scores.items()}
         items = list(rows.items())
         items.insert(1, (f"{self.model}, on its training donors", _row(training, "")))
@@ -109,8 +110,8 @@ class RunSummary:
         """Donors and nuclei of each class in each part of each fold."""
         donors, rows = self.record.facts.donor_table, []
         for fold in read_folds(self.folder / SPLIT):
-            for part in PARTS:
-                own = donors.loc[list(getattr(fold, part))]
+            for part, ids in fold.parts.items():
+                own = donors.loc[list(ids)]
                 row: dict[str, object] = {"fold": fold.number, "part": part}
                 for value in (1, 0):
                     of_class = own[own["label"] == value]

@@ -109,9 +109,7 @@ def _would_use(atlas: Atlas, config: Config) -> list[str]:
     lines += [f"  note: {note}" for note in chosen.notes + labels.notes]
     try:
         folds = make_folds(labels.of_donor, config.split)
-        parts = ", ".join(
-            f"{len(getattr(folds[0], part))} {part}" for part in ("train", "validation", "test")
-        )
+        parts = ", ".join(f"{len(donors)} {part}" for part, donors in folds[0].parts.items())
         lines.append(f"  split={config.split.kind}: {len(folds)} fold(s); donors of the first: {parts}")
     except UserError as error:
         lines.append(f"  split={config.split.kind} would REFUSE this: {error}")

@@ -170,7 +170,7 @@ def _history(
     return FoldHistory(
         fold=model.fold.number,
         seed=model.config.seed,
-        donors={part: len(getattr(model.fold, part)) for part in PARTS},
+        donors={part: len(donors) for part, donors in model.fold.parts.items()},
         pos_weight=fitted.pos_weight,
         best_epoch=fitted.best_epoch,
         threshold=threshold,

@@ -11,7 +11,7 @@ from torch import nn
 from oligo_ad.config import Config
 from oligo_ad.data.contrast import Contrast
 from oligo_ad.data.covariates import Coding, fit_coding
-from oligo_ad.data.split import PARTS, Fold
+from oligo_ad.data.split import Fold
 from oligo_ad.facts import Epoch
 from oligo_ad.inputs.featurizers import Featurizer
 from oligo_ad.inputs.loader import Loader
@@ -125,6 +125,6 @@ def prepare_model(
         coding=coding,
         classifier=classifier,
         loader=loader,
-        samples={part: loader.samples_of(ids.get_indexer(getattr(fold, part))) for part in PARTS},
+        samples={part: loader.samples_of(ids.get_indexer(own)) for part, own in fold.parts.items()},
         label=donors.label[loader.donor],
     )

@@ -214,7 +214,7 @@ def test_with_low_rank_a_classifier_trains_thin_matrices_fusion_and_head(model: 
     how = () if model[0] != "model=scgpt" else ("metadata.fusion._target_=oligo_ad.models.classifier.Add",)
     config = configuration(*model, *how, "model.adapt.lora_rank=2")
     pretrained = Pretrained(tuple(map(str, range(N_IDS))), SETTINGS)
-    classifier = make_classifier(config.model, config.metadata, pretrained, N_IDS, 1)
+    classifier = make_classifier(config.model, config.metadata.fusion, pretrained, N_IDS, 1)
     trained = {name for name, p in classifier.named_parameters() if p.requires_grad}
     thin = {name for name in trained if name.endswith((".up", ".down"))}
     fusion = {"fusion.project.weight", "fusion.project.bias"} if how else set()
