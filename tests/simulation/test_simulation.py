@@ -264,7 +264,9 @@ def test_a_seed_repeats_to_the_byte_and_another_differs(tmp_path: Path) -> None:
     assert one.obs_names.tolist() != two.obs_names.tolist()
 
 
-@pytest.mark.skipif(not SCHEMA.exists(), reason=f"the layout of the published file is not here: {SCHEMA.name}")
+@pytest.mark.skipif(
+    not SCHEMA.exists(), reason=f"the layout of the published file is not here: {SCHEMA.name}"
+)
 def test_the_layout_is_that_of_the_published_file(simulate: Simulate) -> None:
     published, atlas = json.loads(SCHEMA.read_text()), simulate()
     own = [name for name in atlas.obs if not name.startswith("SIMULATED")]

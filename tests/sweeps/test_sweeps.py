@@ -312,7 +312,9 @@ def trials_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> Ending:
     return an_hour
 
 
-@pytest.mark.parametrize(("hours", "parallel", "batches"), [(2.5, 1, [1, 1, 1]), (2.5, 2, [2, 2]), (9, 2, [2] * 3)])
+@pytest.mark.parametrize(
+    ("hours", "parallel", "batches"), [(2.5, 1, [1, 1, 1]), (2.5, 2, [2, 2]), (9, 2, [2] * 3)]
+)
 def test_no_trial_is_started_after_the_time_is_spent_and_the_best_so_far_is_tested(
     tmp_path: Path, trials_of_an_hour: Ending, hours: float, parallel: int, batches: list[int]
 ) -> None:

@@ -96,9 +96,7 @@ def test_every_gene_expressed_in_training_donors_is_read_where_all_are_asked_for
     assert "all" in history.input["chosen"]
 
 
-def test_the_genes_marked_in_the_file_are_read_where_they_are_asked_for(
-    run: Run, nuclei: ad.AnnData
-) -> None:
+def test_the_genes_marked_in_the_file_are_read_where_they_are_asked_for(run: Run, nuclei: ad.AnnData) -> None:
     (history,) = run("model.featurizer.genes=provided").histories
     assert history.genes == nuclei.var_names[nuclei.var["highly_variable"]].tolist()
     assert "all nuclei" in history.input["fitted"]
@@ -142,7 +140,9 @@ def test_what_needs_counts_is_refused_of_a_file_without(run: Run, logged: ad.Ann
         run("data.counts=none", "model.featurizer.flavor=seurat_v3", adata=logged)
 
 
-def test_counts_are_taken_from_the_layer_that_is_named(logged: ad.AnnData, nuclei: ad.AnnData, tmp_path: Path) -> None:
+def test_counts_are_taken_from_the_layer_that_is_named(
+    logged: ad.AnnData, nuclei: ad.AnnData, tmp_path: Path
+) -> None:
     both = logged.copy()
     both.layers["other"], both.layers["mine"] = nuclei.X * 2, nuclei.X
     path = write(both, tmp_path)

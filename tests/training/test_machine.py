@@ -84,7 +84,9 @@ def test_half_precision_is_refused_wherever_the_run_would_be_on_a_cpu(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for device in ("auto", "cpu"):
         config = configuration("precision=fp16", f"device={device}")
-        assert_says(answer(make_accelerator, config, tmp_path), "precision=fp16 needs a GPU", "precision=bf16")
+        assert_says(
+            answer(make_accelerator, config, tmp_path), "precision=fp16 needs a GPU", "precision=bf16"
+        )
 
 
 def test_bfloat16_is_refused_by_a_gpu_that_has_none_and_by_its_name(
