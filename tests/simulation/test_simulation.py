@@ -1,4 +1,4 @@
-"""The simulated atlas: what each parameter plants and what it leaves alone, and that every output is marked."""
+"""The simulated atlas: what each parameter plants and leaves alone, and that every output is marked."""
 
 import json
 from collections.abc import Callable
@@ -152,7 +152,7 @@ def test_only_oligodendrocytes_are_affected_and_more_of_them_in_the_disease(simu
     assert share["Not AD"] < share["Low"] < share["Intermediate"] < share["High"]
 
 
-# What is confounded. Classes are compared over many seeds: in one cohort of nine donors they differ by chance.
+# What is confounded. Classes are compared over many seeds: in one cohort of nine donors chance decides.
 
 
 @cache
