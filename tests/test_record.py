@@ -88,6 +88,7 @@ def test_a_report_drawn_anew_is_the_same_to_the_byte(copy: Path) -> None:
     assert contents(copy) == after
 
 
+@pytest.mark.slow
 def test_a_report_is_drawn_anew_in_a_process_that_loads_no_torch(finished: Path) -> None:
     code = (
         "import sys; from oligo_ad.record import open_run; from oligo_ad.results.report import conclude; "
@@ -99,6 +100,7 @@ def test_a_report_is_drawn_anew_in_a_process_that_loads_no_torch(finished: Path)
     assert ran.stdout.strip() == ""
 
 
+@pytest.mark.slow
 def test_a_saved_model_gives_the_same_logits_in_a_process_that_has_nothing_else(
     copy: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -132,6 +134,7 @@ predict_cohort(load_bundle(Path({str(model)!r})), cohort, Accelerator(cpu=True))
     assert found[stored.index].equals(stored)
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_off_keeps_its_finished_folds_and_no_half_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +260,7 @@ def test_runs_are_found_whatever_became_of_them(finished: Path, tmp_path: Path) 
 # Samples that are donors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["mean", "attention"])
 def test_bags_train_through_the_same_loop_and_predict_donors(pool: str, tmp_path: Path) -> None:
     bags = (f"pool={pool}", "fit.bag_size=6", "fit.bags=4", "fit.batch_size=8", "tracker=tensorboard")

@@ -46,7 +46,9 @@ def search(runner: TrialRunner, settings: SweepConfig, split: DictConfig, overri
         of_fold = [*overrides, f"split.only={fold}"] if n_folds > 1 else overrides
         study = open_study(runner.folder / STUDY, fold, settings)
         subdir = f"fold_{fold}/" if n_folds > 1 else ""
-        _FoldSearch(study, runner, of_fold, subdir, settings, deadline).run(space)
+        # What is left of the time is shared by the folds that are left.
+        own = time.monotonic() + (deadline - time.monotonic()) / (n_folds - fold + 1)
+        _FoldSearch(study, runner, of_fold, subdir, settings, own).run(space)
         if not study.get_trials(deepcopy=False, states=(_state("COMPLETE"),)):
             raise UserError(f"no trial of {runner.folder} has finished, so nothing can be chosen.")
         best = [f"{field}={value}" for field, value in study.best_params.items()]

@@ -77,7 +77,7 @@ def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, str | int | floa
 
 def seed_everything(seed: int, fold: int) -> None:
     """One seed for Python, NumPy and PyTorch, a different one for each fold."""
-    set_seed(seed * 1000 + fold)
+    set_seed((seed * 1000 + fold) % 2**32)  # NumPy takes 32 bits
 
 
 def _check_precision(name: str, on_cpu: bool) -> None:

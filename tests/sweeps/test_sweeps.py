@@ -327,9 +327,6 @@ def test_no_trial_is_started_after_the_time_is_spent_and_the_best_so_far_is_test
     assert "task" not in last
 
 
-@pytest.mark.xfail(
-    strict=True, reason="all of the time goes to the first outer fold, and what it has chosen is never tested"
-)
 def test_outer_folds_share_the_time(tmp_path: Path, trials_of_an_hour: Ending) -> None:
     ours, launcher = runner(tmp_path, trials_of_an_hour)
     run_search(ours, kind="cv", trials=6, hours=6)
@@ -417,6 +414,7 @@ def path(tmp_path: Path) -> Path:
     return write(atlas(effect=0.5), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_trial_predicts_no_test_donor_and_says_what_it_scored(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -451,6 +449,7 @@ def test_a_trial_predicts_no_test_donor_and_says_what_it_scored(
     assert saved.task.seeds == [0, 1]
 
 
+@pytest.mark.slow
 def test_one_fold_of_a_split_is_that_fold(path: Path, tmp_path: Path) -> None:
     shared = (f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", "split=cv", "split.folds=3")
     for name, words in (("all", ()), ("second", ("split.only=2",))):

@@ -48,6 +48,7 @@ def predictions(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / "cells.parquet")
 
 
+@pytest.mark.slow
 def test_a_simulated_run_leaves_every_file_and_each_says_so(tmp_path: Path) -> None:
     config = configuration(
         "data=demo",

@@ -152,6 +152,7 @@ def test_frozen_stages_leave_the_run_as_they_came(path: Path, tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_vectors_are_computed_once_for_all_folds_and_runs(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
