@@ -174,3 +174,24 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("words", commands())
 def test_every_command_of_the_readme_is_understood(words: str) -> None:
     read(*(word for word in shlex.split(words) if not word.startswith("--")))
+
+
+@pytest.mark.parametrize(
+    ("typed", "understood"),
+    [
+        ("model.encoder.n_genes=50", "model.featurizer.n_genes=50"),
+        (
+            "+sweep.space.model.encoder.n_genes=choice(5,6)",
+            "+sweep.space.model.featurizer.n_genes=choice(5,6)",
+        ),
+        ("~model.encoder.n_genes", "~model.featurizer.n_genes"),
+        ("model.network.gradient_checkpointing=true", "model.adapt.recompute=true"),
+        ("data.path=model.encoder.h5ad", "data.path=model.encoder.h5ad"),
+        ("model.encoders=1", "model.encoders=1"),
+    ],
+)
+def test_a_field_under_its_old_name_is_taken_and_its_new_name_is_shown(
+    typed: str, understood: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command._renamed(typed) == understood
+    assert ("now" in capsys.readouterr().err) == (typed != understood)

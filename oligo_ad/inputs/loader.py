@@ -6,7 +6,7 @@ batch, so that any number of processes sees the same batches.
 
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from oligo_ad.inputs.featurizers import Featurizer
 
 log = logging.getLogger(__name__)
 
+Sample = Literal["nucleus", "donor"]
 WINDOW = 128  # batches within which nuclei of like length are brought together
 
 
@@ -40,11 +41,12 @@ class Donors(NamedTuple):
 
 
 class Loader(Protocol):
-    """The interface of a loader, which makes batches of samples. A sample is what is predicted.
+    """The interface of a loader, which makes batches of samples.
 
-    `donor` [samples]: the place of each one's donor.
+    `sample`: what is predicted. `donor` [samples]: the place of each one's donor.
     """
 
+    sample: Sample
     donor: np.ndarray
 
     def samples_of(self, donors: np.ndarray) -> np.ndarray:
@@ -112,6 +114,8 @@ class NucleusLoader:
         donor: [nuclei], the place of each one's donor.
     """
 
+    sample: Sample = "nucleus"
+
     def __init__(self, store: NucleusStore, donor: np.ndarray) -> None:
         self._store, self.donor = store, donor
         self._donor = torch.from_numpy(donor)
@@ -157,6 +161,8 @@ class BagLoader:
         bag_size: nuclei of a bag in training, or all of a donor that has fewer.
         bags: bags of each donor in an epoch.
     """
+
+    sample: Sample = "donor"
 
     def __init__(self, store: NucleusStore, donor: np.ndarray, bag_size: int, bags: int) -> None:
         self._store, self._bag_size, self._bags = store, bag_size, bags

@@ -3,13 +3,13 @@
 Legend: see inputs/batch.py.
 """
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-Sample = Literal["nucleus", "donor"]
+from oligo_ad.inputs.loader import Sample
 
 
 class Pool(Protocol):

@@ -81,8 +81,14 @@ def curves(evaluation: Evaluation, names: tuple[str, str]) -> Figure:
     return figure
 
 
-def learning_curves(histories: Sequence[Sequence[Epoch]], best: Sequence[int]) -> Figure:
-    """Loss on training and validation donors, and validation AUROC, by epoch; dots mark the epoch kept."""
+def learning_curves(
+    histories: Sequence[Sequence[Epoch]], best: Sequence[int], of_nuclei: bool = True
+) -> Figure:
+    """Loss on training and validation donors, and validation AUROC, by epoch; dots mark the epoch kept.
+
+    `of_nuclei`: whether nuclei are predicted, so that they have an AUROC of their own.
+    """
+    nuclei = (("validation nuclei", NEGATIVE),) if of_nuclei else ()
     figure = Figure(figsize=(8.6, 3.4))
     loss, auroc = figure.subplots(1, 2)
     for history, kept in zip(histories, best, strict=True):
@@ -91,11 +97,12 @@ def learning_curves(histories: Sequence[Sequence[Epoch]], best: Sequence[int]) -
         loss.plot(frame.index, frame["train_loss"], color=GREY, **thin)
         loss.plot(frame.index, frame["loss"], color=POSITIVE, **thin)
         loss.plot(kept, frame["loss"][kept], "o", color=POSITIVE, ms=5)
-        auroc.plot(frame.index, frame["cell_auroc"], color=NEGATIVE, **thin)
+        if of_nuclei:
+            auroc.plot(frame.index, frame["cell_auroc"], color=NEGATIVE, **thin)
         auroc.plot(frame.index, frame["donor_auroc"], color=POSITIVE, **thin)
     for axes, entries in (
         (loss, (("training", GREY), ("validation", POSITIVE))),
-        (auroc, (("validation nuclei", NEGATIVE), ("validation donors", POSITIVE))),
+        (auroc, (*nuclei, ("validation donors", POSITIVE))),
     ):
         for name, colour in entries:
             axes.plot([], [], color=colour, label=name)

@@ -51,7 +51,9 @@ def draw(run: RunSummary) -> dict[str, Figure]:
         "donor scores": plots.donor_scores(evaluation, names),
         "curves": plots.curves(evaluation, names),
         "learning curves": plots.learning_curves(
-            [history.epochs for history in histories], [history.best_epoch for history in histories]
+            [history.epochs for history in histories],
+            [history.best_epoch for history in histories],
+            of_nuclei=bool(evaluation.cells),
         ),
         "reliability": plots.reliability(evaluation),
         "confusion": plots.confusion(evaluation, names),

@@ -18,8 +18,8 @@ from oligo_ad.data.covariates import COVARIATES, read_covariates
 from oligo_ad.data.split import PARTS, Fold, write_split
 from oligo_ad.errors import UserError
 from oligo_ad.facts import DonorFacts, Epoch, FoldHistory, RunFacts
+from oligo_ad.inputs.loader import Sample
 from oligo_ad.models.build import make_classifier, make_featurizer
-from oligo_ad.models.pool import Sample
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
 from oligo_ad.record import FOLDS, SPLIT, Record, probability_of
 from oligo_ad.results.baselines import Baselines

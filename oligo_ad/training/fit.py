@@ -23,7 +23,7 @@ from oligo_ad.config import FitConfig
 from oligo_ad.errors import UserError
 from oligo_ad.facts import Epoch
 from oligo_ad.inputs.batch import Batch
-from oligo_ad.inputs.loader import Loader
+from oligo_ad.inputs.loader import Loader, Sample
 from oligo_ad.models.classifier import Classifier
 from oligo_ad.record import probability_of
 from oligo_ad.training.predict import predict
@@ -87,7 +87,7 @@ def fit(
         rate = _train_epoch(step, islice(every, n_batches), n_batches * batch_size, batch_size, number)
         validation = _validate(step.model, loader, samples, batch_size, pos_weight, accelerator)
         history.append(Epoch(epoch=number, **step.end_epoch(), **validation, nuclei_per_second=rate))
-        _log(history[-1], accelerator, name)
+        _log(history[-1], loader.sample, accelerator, name)
         best.compare(history[-1])
         watch(history[-1])
         if number - best.epoch >= config.patience:
@@ -299,12 +299,12 @@ def _validate(
     }
 
 
-def _log(epoch: Epoch, accelerator: Accelerator, name: str) -> None:
+def _log(epoch: Epoch, sample: Sample, accelerator: Accelerator, name: str) -> None:
     values = {f"{name}epoch/{key}": value for key, value in asdict(epoch).items() if key != "epoch"}
     accelerator.log(values, epoch.epoch)
+    of_nuclei = f"cell AUROC {epoch.cell_auroc:.3f}, " if sample == "nucleus" else ""
     log.info(
-        "%sepoch %d: train loss %.4f, validation loss %.4f, cell AUROC %.3f, donor AUROC %.3f, "
-        "%.0f nuclei/s",
-        name, epoch.epoch, epoch.train_loss, epoch.loss, epoch.cell_auroc, epoch.donor_auroc,
+        "%sepoch %d: train loss %.4f, validation loss %.4f, %sdonor AUROC %.3f, %.0f nuclei/s",
+        name, epoch.epoch, epoch.train_loss, epoch.loss, of_nuclei, epoch.donor_auroc,
         epoch.nuclei_per_second,
     )  # fmt: skip

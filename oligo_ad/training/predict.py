@@ -9,8 +9,7 @@ from torch import nn
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.covariates import encode
 from oligo_ad.inputs.featurizers import Featurizer
-from oligo_ad.inputs.loader import BagLoader, Donors, Loader, NucleusLoader, NucleusStore, Process
-from oligo_ad.models.pool import Sample
+from oligo_ad.inputs.loader import BagLoader, Donors, Loader, NucleusLoader, NucleusStore, Process, Sample
 from oligo_ad.training.checkpoint import Bundle
 
 
@@ -73,7 +72,7 @@ def predict(
 def prediction_table(cohort: Cohort, loader: Loader, samples: np.ndarray, logit: np.ndarray) -> pd.DataFrame:
     """donor, barcode (None where a donor is a sample), logit; for a simulated cohort also `truth`."""
     cells = cohort.cells
-    if isinstance(loader, BagLoader):
+    if loader.sample == "donor":
         table = pd.DataFrame({"donor": cohort.donors.index[samples], "barcode": None, "logit": logit})
         truth = cells.groupby("donor")["truth"].mean() if "truth" in cells else None
         return table if truth is None else table.assign(truth=truth[table["donor"]].to_numpy())
