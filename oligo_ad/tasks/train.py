@@ -30,9 +30,10 @@ from oligo_ad.results.report import conclude
 from oligo_ad.results.tracking import track
 from oligo_ad.storage.shelf import claimed
 from oligo_ad.training.checkpoint import save_bundle
-from oligo_ad.training.fit import Fitted, make_optimizer
+from oligo_ad.training.fit import Fitted
 from oligo_ad.training.fold_model import FoldModel, prepare_model
 from oligo_ad.training.machine import make_accelerator, seed_everything, start_tracker
+from oligo_ad.training.optimizer import make_optimizer
 
 log = logging.getLogger(__name__)
 

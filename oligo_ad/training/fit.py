@@ -6,19 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from sklearn.metrics import log_loss, roc_auc_score
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch import nn
 from tqdm import tqdm
 
-from oligo_ad.components import component
 from oligo_ad.config import FitConfig
 from oligo_ad.errors import UserError
 from oligo_ad.facts import Epoch
@@ -27,6 +22,7 @@ from oligo_ad.inputs.loader import Loader, Sample
 from oligo_ad.models.classifier import Classifier
 from oligo_ad.record import probability_of
 from oligo_ad.training.predict import predict
+from oligo_ad.training.step import Step, make_step
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +74,7 @@ def fit(
     """
     pos_weight = _pos_weight(samples, config)
     batch_size, per_epoch = _steps(loader.epoch_size(samples.train), config, accelerator)
-    step = _make_step(classifier, config, per_epoch * config.epochs, pos_weight, accelerator, name)
+    step = make_step(classifier, config, per_epoch * config.epochs, pos_weight, accelerator, name)
     best = _Best(accelerator.unwrap_model(step.model), config.monitor)
     history: list[Epoch] = []
     for number in range(1, config.epochs + 1):
@@ -116,38 +112,7 @@ class _Best:
         self._model.load_state_dict(self._weights)
 
 
-def make_optimizer(classifier: Classifier, config: FitConfig, steps: int) -> tuple[Optimizer, LambdaLR]:
-    """The optimizer, and its learning rate over that many optimizer steps."""
-    groups = parameter_groups(classifier, float(config.optimizer["lr"]), config.layer_decay)
-    optimizer = component(config.optimizer, "fit.optimizer")(groups)
-    return optimizer, component(config.schedule, "fit.schedule")(optimizer, steps)
-
-
-def parameter_groups(classifier: Classifier, lr: float, decay: float) -> list[dict[str, Any]]:
-    """Trained parameters by learning rate; the rate of a layer is `decay` times that of the layer above it.
-
-    Head and fusion come first, at the full rate; layers are the `stages` of the network, if it has any
-    (Howard 2018; layer-wise as in Clark 2020).
-
-    Raises:
-        UserError: a decay, and a network that is not made of stages.
-    """
-    stages = classifier.network.stages
-    if decay != 1 and not stages:
-        raise UserError(f"fit.layer_decay={decay}: the network has no stages. Leave it out.")
-    parts = [*reversed(stages), classifier]
-    rates = [lr * decay ** (1 + place) for place in range(len(stages))] + [lr]
-    groups, seen = [], set[nn.Parameter]()
-    for part, rate in zip(parts, rates, strict=True):
-        own = [p for p in part.parameters() if p.requires_grad and p not in seen]
-        seen.update(own)
-        groups.append({"params": own, "lr": rate})
-    return [group for group in reversed(groups) if group["params"]]
-
-
-def _train_epoch(
-    step: "_Step", batches: Iterable[Batch], n_samples: int, batch_size: int, number: int
-) -> float:
+def _train_epoch(step: Step, batches: Iterable[Batch], n_samples: int, batch_size: int, number: int) -> float:
     """Train on the batches of one epoch; returns nuclei per second, over all processes."""
     started, n_nuclei = time.perf_counter(), 0
     progress = tqdm(
@@ -165,93 +130,6 @@ def _train_epoch(
             progress.update(batch_size)
     step.flush()
     return n_nuclei * step.accelerator.num_processes / (time.perf_counter() - started)
-
-
-def _make_step(
-    classifier: Classifier,
-    config: FitConfig,
-    steps: int,
-    pos_weight: float,
-    accelerator: Accelerator,
-    name: str,
-) -> "_Step":
-    """The optimizer step of a classifier, over so many of them, on this machine."""
-    optimizer, schedule = make_optimizer(classifier, config, steps)
-    if config.compile:
-        # In place: names of parameters and the checkpoint stay. A graph break would be an error.
-        classifier.compile(fullgraph=True, dynamic=True)
-    model, optimizer = accelerator.prepare(classifier, optimizer)
-    return _Step(model, optimizer, schedule, config, pos_weight, accelerator, name)
-
-
-class _Step:
-    """Runs optimizer steps; their losses stay on the device until `flush` reads them."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Any,
-        schedule: LambdaLR,
-        config: FitConfig,
-        pos_weight: float,
-        accelerator: Accelerator,
-        name: str,
-    ) -> None:
-        self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        self.config, self.accelerator, self.name = config, accelerator, name
-        self.pos_weight = torch.tensor(pos_weight, device=accelerator.device)
-        self.n = 0
-        self._waiting: list[tuple[Tensor, Tensor, float]] = []
-        self._epoch: list[tuple[float, float]] = []
-
-    def __call__(self, batch: Batch) -> None:
-        with self.accelerator.accumulate(self.model):
-            logit_S = self.model(batch)
-            loss = binary_cross_entropy_with_logits(logit_S, batch.label, pos_weight=self.pos_weight)
-            self.accelerator.backward(loss)
-            if self.accelerator.sync_gradients:
-                norm = self._clip()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        if self.accelerator.sync_gradients:
-            self.n += 1
-            self._waiting.append((loss.detach(), norm, float(self.schedule.get_last_lr()[0])))
-            # Stepped here, not by Accelerate, which would step once for every process.
-            self.schedule.step()
-            if len(self._waiting) >= self.config.log_every:
-                self.flush()
-
-    def flush(self) -> None:
-        """Read waiting losses from the device, log them, and stop at the first that is not finite."""
-        if not self._waiting:
-            return
-        waiting_losses, waiting_norms, rates = zip(*self._waiting, strict=True)
-        losses = self.accelerator.reduce(torch.stack(waiting_losses), "mean").tolist()
-        norms = torch.stack(waiting_norms).tolist()
-        first = self.n - len(rates) + 1
-        for number, (loss, norm, rate) in enumerate(zip(losses, norms, rates, strict=True), first):
-            if not np.isfinite(loss):
-                raise UserError(
-                    f"the loss became {loss} at optimizer step {number} ({self.name or 'this run'}). "
-                    "Lower fit.optimizer.lr, or use precision=bf16 or fp32 instead of fp16."
-                )
-            self._epoch.append((loss, norm))
-            values = {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
-            self.accelerator.log({f"{self.name}step/{key}": value for key, value in values.items()}, number)
-        self._waiting.clear()
-
-    def end_epoch(self) -> dict[str, float]:
-        """Means over the epoch, and the learning rate at its end."""
-        loss, norm = np.mean(self._epoch, axis=0).tolist()
-        self._epoch.clear()
-        rate = float(self.schedule.get_last_lr()[0])
-        return {"train_loss": loss, "gradient_norm": norm, "learning_rate": rate}
-
-    def _clip(self) -> Tensor:
-        """Gradient norm before clipping, on the device."""
-        limit = self.config.clip or torch.inf
-        norm: Tensor = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
-        return norm.detach()
 
 
 def donor_means(values: np.ndarray, donor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

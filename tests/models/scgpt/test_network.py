@@ -18,7 +18,7 @@ from oligo_ad.models.mlp import MLP
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.network import ScGPT
 from oligo_ad.training.attention import attention_kernels
-from oligo_ad.training.fit import parameter_groups
+from oligo_ad.training.optimizer import parameter_groups
 from tests.builders import AS_IT_IS
 
 N_IDS = 50
