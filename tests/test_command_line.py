@@ -1,8 +1,5 @@
-"""What a user types: every file of conf/ composes, every command of the README is one we take, and a task
-or a sweep is asked for in the right words."""
+"""What a user types: every file of conf/ composes, and a task or a sweep is asked for in the right words."""
 
-import re
-import shlex
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -18,7 +15,6 @@ from oligo_ad.models.pretrained import read_pretrained
 from oligo_ad.tasks import train
 from tests.builders import CONF, answer, assert_says
 
-README = CONF.parent / "README.md"
 TASKS = sorted(file.stem for file in (CONF / "task").glob("*.yaml"))
 FILES = sorted(file.relative_to(CONF) for file in CONF.glob("*/*.yaml"))
 
@@ -158,22 +154,6 @@ def test_what_cannot_be_repeated_is_refused(tmp_path: Path) -> None:
 def test_metadata_on_and_off_are_words_not_booleans() -> None:
     assert read("metadata=on").metadata.columns == ("age", "sex", "apoe4", "apoe2")
     assert read("metadata=off").metadata.columns == ()
-
-
-def commands() -> list[str]:
-    """Every `run.py` command of the README with its words, sweeps and placeholders left out."""
-    text = README.read_text()
-    found = re.findall(
-        r"^(?:python|\.venv/bin/python|accelerate launch) run\.py(.*?)(?:\s{2,}#.*)?$", text, re.M
-    )
-    return sorted(
-        {words.split(" #")[0].strip() for words in found if " -m" not in words and "…" not in words}
-    )
-
-
-@pytest.mark.parametrize("words", commands())
-def test_every_command_of_the_readme_is_understood(words: str) -> None:
-    read(*(word for word in shlex.split(words) if not word.startswith("--")))
 
 
 @pytest.mark.parametrize(

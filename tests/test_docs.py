@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 
 from oligo_ad import config
 from tests.builders import CONF
-from tests.documents import DOCUMENTS, README, ROOT, Workplace, blocks, commands, furnish, rule_of
+from tests.commands import Workplace, furnish, rule_of
+from tests.documents import DOCUMENTS, README, ROOT, blocks, commands
 
 DESIGN = ROOT / "docs" / "design.md"
 LONGEST_README = 200
@@ -108,15 +109,16 @@ def tree() -> set[str]:
     return found
 
 
-def modules() -> Iterator[str]:
-    for folder in ("oligo_ad", "hydra_plugins", "benchmarks"):
-        for file in (ROOT / folder).rglob("*.py"):
-            if file.name != "__init__.py":
+def files() -> Iterator[str]:
+    """What the tree must name: code and configuration."""
+    for folder in ("conf", "oligo_ad", "hydra_plugins", "benchmarks", "tests"):
+        for file in (ROOT / folder).rglob("*.*"):
+            if file.suffix in (".py", ".yaml") and file.name != "__init__.py":
                 yield str(file.relative_to(ROOT))
 
 
 def test_the_tree_names_every_file_and_no_other() -> None:
-    assert not set(modules()) - tree()
+    assert not set(files()) - tree()
     assert not [path for path in tree() if not (ROOT / path).exists()]
 
 
