@@ -7,8 +7,10 @@ typing errors answer at once.
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +21,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from oligo_ad.errors import UserError, nearest
+from oligo_ad.faults import is_disk_fault
+from oligo_ad.launch import is_first_process, settle_environment, write_any_text
 
 if TYPE_CHECKING:
     from oligo_ad.config import Config
@@ -68,18 +71,38 @@ class Stopped(Exception):
 def _job(composed: DictConfig) -> float | None:
     """One run; also one trial of a sweep. Returns the headline number."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    # As text: an interpolation in a word means something in the configuration, not among the words.
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(words, list)
     try:
-        from oligo_ad import config, tasks
-
-        if composed.rerun:
-            return tasks.run(_saved(composed.rerun, HydraConfig.get().overrides.task), folder)
-        return tasks.run(config.read(composed), folder)
+        for message in settle_environment():
+            log.warning(message)
+        return _run(composed, folder, [str(word) for word in words])
     except UserError as error:
         log.error("%s", error)
         raise _stopped(folder, str(error)) from error
     except Exception as error:
-        log.exception("a bug in oligo_ad, not a mistake of yours: please report it with this file")
+        if is_disk_fault(error):
+            log.error("%s. The disk or its permissions are at fault, not the run: %s", error, folder)
+        else:
+            log.exception("a bug in oligo_ad, not a mistake of yours: please report it with all of this")
         raise _stopped(folder, repr(error)) from error
+    finally:
+        if is_first_process() and folder != Path.cwd():
+            with suppress(OSError):  # of a task that has written nothing, the folder is empty
+                folder.rmdir()
+
+
+def _run(composed: DictConfig, folder: Path, words: list[str]) -> float | None:
+    from oligo_ad import config, tasks
+
+    if not composed.rerun:
+        return tasks.run(config.read(composed), folder, words)
+    moved = any(word.startswith("data.path=") for word in words)
+    saved = _saved(composed.rerun, words, composed.data.path if moved else None)
+    if not saved.cache.path.is_dir():  # of another machine, perhaps
+        saved = replace(saved, cache=config.CacheConfig(dir=composed.cache.dir))
+    return tasks.run(saved, folder, words)
 
 
 def _stopped(folder: Path, message: str) -> Stopped:
@@ -91,33 +114,27 @@ def _stopped(folder: Path, message: str) -> Stopped:
     return Stopped(message)
 
 
-def _saved(run: str, overrides: Sequence[str]) -> "Config":
-    """The whole configuration of an earlier run."""
-    from oligo_ad import config
+def _saved(run: str, overrides: Sequence[str], data_path: str | None = None) -> "Config":
+    """The whole configuration of an earlier run, made of the same files; `data_path`: where the data are."""
+    from oligo_ad.rerun import settings_of
 
-    if others := [override for override in overrides if not override.startswith("rerun=")]:
+    others = [word for word in overrides if not word.startswith(("rerun=", "data.path="))]
+    if others:
         raise UserError(
             f"rerun={run} repeats a run as it was, so {', '.join(others)} has no use. To change something, "
             "type the overrides of that run, which are in its .hydra/overrides.yaml, and add yours."
         )
-    file = Path(run).expanduser() / "config.yaml"
-    try:
-        saved = OmegaConf.load(file)
-    except (OSError, YAMLError) as error:
-        raise UserError(f"rerun={run}: {file} cannot be read, so this is no finished run: {error}.") from None
-    assert isinstance(saved, DictConfig)
-    try:
-        settings = config.read(saved)
-    except UserError as error:
-        raise UserError(f"rerun={run}: {file} was written by another version of oligo_ad.\n{error}") from None
-    if isinstance(settings.task, config.ValidateTask):
-        # The study of a search already has the trial's result, and may no longer exist.
-        return replace(settings, task=replace(settings.task, study=None, trial=None))
-    return settings
+    return settings_of(run, data_path)
 
 
 def start() -> None:
     """Run the command line in `sys.argv`; exits with 1 after any error."""
+    write_any_text()
+    try:
+        for message in settle_environment():
+            print(f"{message}.", file=sys.stderr)  # noqa: T201 before there is a log
+    except UserError as error:
+        sys.exit(str(error))
     # Hydra then hands its exceptions to us instead of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = [_renamed(argument) for argument in sys.argv[1:]] + _quiet_unless_first_process()
@@ -131,7 +148,7 @@ def start() -> None:
     except Stopped:
         sys.exit(1)
     except UserError as error:  # of a sweep as a whole
-        sys.exit(str(error))
+        sys.exit(str(error) if is_first_process() else 1)
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_plainly(str(error)))
     except (OSError, ValueError) as error:
@@ -162,17 +179,16 @@ def _help(overrides: list[str]) -> str:
 
 def _purpose(file: Path) -> str:
     """What a configuration file is for: its first comment that is not for Hydra."""
-    lines = file.read_text().splitlines()
+    lines = file.read_text(encoding="utf-8").splitlines()
     return next(line.removeprefix("# ") for line in lines if not line.startswith("# @"))
 
 
 def _quiet_unless_first_process() -> list[str]:
     """Overrides that keep Hydra from making a run directory and a log in processes 1, 2, …"""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         return []
     return [
         "hydra.run.dir=.",
-        "hydra.output_subdir=null",
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]
@@ -195,7 +211,7 @@ def _plainly(message: str) -> str:
         nulled = [group.name for group in _groups() if f"{group.name}=null" in sys.argv]
         return " ".join(f"{group}=null: {group} is one of {', '.join(_choices(group))}." for group in nulled)
     if "overrides/basic" in message or "override_grammar" in message:
-        arguments = " ".join(sys.argv[1:])
+        arguments = shlex.join(sys.argv[1:])
         return f"{arguments}: {message.splitlines()[0]}. Quote values with signs: 'data.path=\"a=b.h5ad\"'."
     return message
 

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oligo_ad.errors import UserError
-from oligo_ad.record import RESULT
-from oligo_ad.sweeps.comparison import compare, find_runs
-from oligo_ad.sweeps.leaderboard import write
+from oligo_ad.launch import settle_environment, write_any_text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,6 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, help="where both files go; without it, the first folder")
     options = parser.parse_args(arguments)
+    write_any_text()
+    settle_environment()
+    # Imported now, so that nothing in the environment decides how pictures are drawn.
+    from oligo_ad.record import RESULT
+    from oligo_ad.sweeps.comparison import compare, find_runs
+    from oligo_ad.sweeps.leaderboard import write
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         runs = find_runs(options.folders)

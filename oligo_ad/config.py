@@ -6,6 +6,7 @@ optimizer, schedule) stays a mapping with a `_target_`; `components.py` checks i
 names. Default values are in `conf/`, except for the few given here.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -143,7 +144,7 @@ class EvaluationConfig:
 
     donor_score: Literal["mean", "mean_logit", "fraction"]
     threshold: Literal["validation"] | Fraction  # probability from which a sample is called positive
-    bootstrap: Annotated[int, Field(ge=100)]  # resamples of donors
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)]  # resamples of donors
     baselines: bool
 
 
@@ -259,8 +260,32 @@ def read(composed: DictConfig) -> Config:
     """
     if "sweep" in composed:
         read_sweep(composed)
-    given = plain(composed)
+    return read_plain(plain(composed))
+
+
+def read_plain(given: dict[str, Any]) -> Config:
+    """Check the configuration of a run, given as plain values.
+
+    Raises:
+        UserError: as `read`.
+    """
     return checked(Config, {name: value for name, value in given.items() if name not in COMMAND_FIELDS})
+
+
+def located(config: Config) -> Config:
+    """The same configuration with whole paths, so that it means the same in any directory."""
+
+    def whole(path: str | None) -> str | None:
+        return path and str(Path(path).expanduser().absolute())
+
+    cache = str(config.cache.path.absolute())
+    return replace(
+        config,
+        data=replace(config.data, path=whole(config.data.path)),
+        split=replace(config.split, file=whole(config.split.file)),
+        model=replace(config.model, checkpoint=whole(config.model.checkpoint)),
+        cache=replace(config.cache, dir=cache),
+    )
 
 
 def read_sweep(composed: DictConfig) -> SweepConfig:

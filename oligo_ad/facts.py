@@ -1,10 +1,15 @@
 """Facts that a run records about itself: typed, so that a file of any run is checked when it is read."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
+
+# JSON has no NaN: null stands for it.
+Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+Auroc = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_MORE_ALLOWED = ConfigDict(extra="ignore")
 
 
 @dataclass(frozen=True)
@@ -12,13 +17,13 @@ class Epoch:
     """One line of the learning curve; `loss`, `cell_auroc` and `donor_auroc` on validation donors."""
 
     epoch: int
-    train_loss: float
-    loss: float
-    cell_auroc: float
-    donor_auroc: float
-    gradient_norm: float
-    learning_rate: float
-    nuclei_per_second: float
+    train_loss: Number
+    loss: Number
+    cell_auroc: Number
+    donor_auroc: Number
+    gradient_norm: Number
+    learning_rate: Number
+    nuclei_per_second: Number
 
     def score(self, name: str) -> float:
         """What is maximised: an AUROC, or the negative loss."""
@@ -58,13 +63,22 @@ class DonorFacts:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A file or folder that a run was made of: where it was, and a hash of its content."""
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """Data, model and machine of a run, known before anything is trained.
 
     `cohort`: which columns and values define it. `classes`: names of the negative and the positive class.
     `sample`: what is predicted, nucleus or donor. `flow`, `excluded`: donors and nuclei by step and
     class, and by excluded label value. `covariates`: the columns that the model is given; `label_derived`:
-    those that give the label away. `pretrained`: what the reader of a checkpoint reports, if there is one;
+    those that give the label away. `sources`: the `data` and, if there is one, the `checkpoint` (empty for
+    runs of earlier versions). `pretrained`: what the reader of a checkpoint reports, if there is one;
     `random_weights`: whether its weights were left out. `environment`: versions and machine. `words`: the
     overrides of the command line. `seconds`: to this point.
     """
@@ -84,12 +98,53 @@ class RunFacts:
     environment: dict[str, str]
     words: list[str]
     seconds: float
+    sources: dict[str, Source] = Field(default_factory=dict)
 
     @property
     def donor_table(self) -> pd.DataFrame:
         """label and nuclei, indexed by donor id."""
         rows = {donor: {"label": of.label, "nuclei": of.nuclei} for donor, of in self.donors.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("donor")
+
+
+@dataclass(frozen=True, config=_MORE_ALLOWED)
+class IntervalFacts:
+    """An interval in metrics.json."""
+
+    low: Number
+    high: Number
+
+
+@dataclass(frozen=True, config=_MORE_ALLOWED)
+class Headline:
+    """The first entry of metrics.json: donor AUROC, beside the best baseline."""
+
+    value: Auroc
+    interval: IntervalFacts
+    best_baseline: str | None
+    gain: Number
+    gain_interval: IntervalFacts | None
+
+
+@dataclass(frozen=True, config=_MORE_ALLOWED)
+class Objective:
+    """What a search has maximised."""
+
+    name: str
+    value: Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, config=_MORE_ALLOWED)
+class Result:
+    """What a comparison reads of metrics.json."""
+
+    headline: Headline
+    simulated: bool
+    seconds: Number
+    scored_on: str = "test donors"
+    cells: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    objective: Objective | None = None
+    sources: dict[str, Source] = Field(default_factory=dict)
 
 
 def from_plain(content: dict[str, Any], kind: type) -> Any:

@@ -10,29 +10,41 @@
     folds/<k>/model.safetensors     the trained model, with all that prediction needs
     metrics.json, donors.csv, cells.parquet, report.html    what follows from all these
     failure.json, pruned.json       why there is no result
+    .hydra/overrides.yaml           the words of the command line, as text
+    run.log                         what the run has told
 
-A fold's folder appears when it is whole. A trial of a search has no rows of part test, and no model.
+Nothing is written before the directory is claimed (`directory.py`), and a fold's folder appears when it is
+whole. A trial of a search has no rows of part test, and no model.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
-from pydantic import ValidationError
-from yaml import YAMLError
 
-from oligo_ad.config import Config, read
+from oligo_ad.config import Config, read_plain
 from oligo_ad.errors import UserError, listing
-from oligo_ad.facts import FoldHistory, RunFacts, from_plain, to_plain
+from oligo_ad.facts import FoldHistory, Result, RunFacts, to_plain
+from oligo_ad.foreign import to_yaml
+from oligo_ad.record_files import (
+    PARTS,
+    check_columns,
+    check_finite,
+    donors_table,
+    is_number,
+    parsed,
+    parsed_json,
+    parsed_yaml,
+    read_table,
+    split_folds,
+    unreadable,
+)
 from oligo_ad.storage.shelf import published, write_json, write_text
-from oligo_ad.storage.tables import read_parquet
 
 CONFIG, SPLIT, FACTS, FOLDS = "config.yaml", "split.json", "facts.json", "folds"
 HISTORY, PREDICTIONS, BASELINES, MODEL = (
@@ -46,9 +58,6 @@ FAILURE, PRUNED = "failure.json", "pruned.json"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 
 
-Facts = TypeVar("Facts")
-
-
 @dataclass(frozen=True)
 class FoldRecord:
     """The folder of one finished fold."""
@@ -57,17 +66,26 @@ class FoldRecord:
 
     @cached_property
     def history(self) -> FoldHistory:
-        return _parse(self.folder / HISTORY, FoldHistory)
+        return parsed(self.folder / HISTORY, FoldHistory)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        return _table(self.folder / PREDICTIONS)
+        file = self.folder / PREDICTIONS
+        table = read_table(file)
+        check_columns(file, table, ["fold", "part", "donor", "barcode", "logit"])
+        check_finite(file, table, ["logit", *(["truth"] if "truth" in table else [])])
+        return table
 
     @cached_property
     def baselines(self) -> pd.DataFrame | None:
         """None where no baseline was scored."""
         file = self.folder / BASELINES
-        return _table(file) if file.exists() else None
+        if not file.exists():
+            return None
+        table = read_table(file)
+        check_columns(file, table, ["fold", "donor"])
+        check_finite(file, table, [name for name in table if name not in ("fold", "donor")])
+        return table
 
 
 @dataclass(frozen=True)
@@ -90,7 +108,12 @@ class Record:
     def failure(self) -> str:
         """Why it failed; empty where it did not fail, or left no message."""
         file = self.folder / FAILURE
-        return str(_json(file)["message"]) if file.exists() and not self.finished else ""
+        if self.finished or not file.exists():
+            return ""
+        content = parsed_json(file)
+        if not isinstance(content.get("message"), str):
+            raise unreadable(file, ValueError("it has no message"))
+        return str(content["message"])
 
     @property
     def ended(self) -> bool:
@@ -101,24 +124,34 @@ class Record:
 
     @cached_property
     def config(self) -> Config:
+        return read_plain(self.plain_config)
+
+    @property
+    def plain_config(self) -> dict[str, Any]:
+        """The content of config.yaml, unchecked."""
         file = self.folder / CONFIG
-        try:
-            saved = OmegaConf.load(file)
-        except (OSError, YAMLError) as error:
-            raise _unreadable(file, error) from None
-        if not isinstance(saved, DictConfig):
-            raise _unreadable(file, TypeError("it holds no fields"))
-        return read(saved)
+        content = parsed_yaml(file)
+        if not isinstance(content, dict):
+            raise unreadable(file, TypeError("it holds no fields"))
+        return {str(name): value for name, value in content.items()}
 
     @property
     def words(self) -> list[str]:
-        """The words of the command line that started the run."""
+        """The words of the command line that started the run, as text, in which nothing is resolved."""
+        return self.facts.words if (self.folder / FACTS).exists() else self.typed
+
+    @property
+    def typed(self) -> list[str]:
+        """The same, as they were kept before anything else of the run."""
         file = self.folder / OVERRIDES
-        return [str(word) for word in OmegaConf.load(file)] if file.exists() else []
+        content = parsed_yaml(file) if file.exists() else []
+        if not isinstance(content, list) or not all(isinstance(word, str) for word in content):
+            raise unreadable(file, TypeError("it is no list of words"))
+        return content
 
     @cached_property
     def facts(self) -> RunFacts:
-        return _parse(self.folder / FACTS, RunFacts)
+        return parsed(self.folder / FACTS, RunFacts)
 
     @cached_property
     def folds(self) -> list[FoldRecord]:
@@ -144,17 +177,22 @@ class Record:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json; empty where the run has not finished."""
-        return _json(self.folder / RESULT) if self.finished else {}
+        return parsed_json(self.folder / RESULT) if self.finished else {}
+
+    @cached_property
+    def result(self) -> Result:
+        """What runs are compared by."""
+        return parsed(self.folder / RESULT, Result)
 
     @cached_property
     def donors(self) -> pd.DataFrame:
         """donors.csv: a row for each fold and scored donor; empty where the run has not finished."""
-        return pd.read_csv(self.folder / DONORS, dtype={"donor": str}) if self.finished else pd.DataFrame()
+        return donors_table(self.folder / DONORS) if self.finished else pd.DataFrame()
 
     # Writing
 
     def write_config(self, config: dict[str, Any]) -> None:
-        write_text(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
+        write_text(self.folder / CONFIG, to_yaml(config))
 
     def write_facts(self, facts: RunFacts) -> None:
         write_json(self.folder / FACTS, to_plain(facts))
@@ -221,45 +259,35 @@ def open_run(folder: str | Path) -> Record:
             f"run={folder} is no finished run: {lacks}. Give the directory that a run printed at its end, "
             "such as outputs/2026-11-22/10-00-00-000000."
         )
+    _check_whole(record)
     return record
+
+
+def _check_whole(record: Record) -> None:
+    """Refuse a directory whose files do not belong together, as of one that was put together by hand."""
+    folds = split_folds(record.folder / SPLIT)
+    donors, numbers = set(record.facts.donors), {fold.folder.name for fold in record.folds}
+    if {str(fold["number"]) for fold in folds} != numbers:
+        raise unreadable(record.folder / SPLIT, ValueError(f"{FOLDS} holds other folds"))
+    for fold in folds:
+        if not {donor for part in PARTS for donor in fold[part]} <= donors:
+            raise unreadable(record.folder / SPLIT, ValueError(f"it names donors that {FACTS} does not"))
+    for kept in record.folds:
+        if str(kept.history.fold) != kept.folder.name:
+            raise unreadable(kept.folder / HISTORY, ValueError("it is of another fold"))
+        for name, table in ((PREDICTIONS, kept.predictions), (BASELINES, kept.baselines)):
+            if table is None:
+                continue
+            if not set(table["donor"]) <= donors or set(table["fold"].astype(str)) != {kept.folder.name}:
+                raise unreadable(kept.folder / name, ValueError("it is of other donors, or another fold"))
 
 
 def _missing_folds(record: Record) -> list[str]:
     """Folds of split.json that are not there."""
     finished = {fold.folder.name for fold in record.folds}
-    numbers = [str(fold["number"]) for fold in _json(record.folder / SPLIT)["folds"]]
+    numbers = [str(fold["number"]) for fold in split_folds(record.folder / SPLIT)]
     return [f"{FOLDS}/{number}" for number in numbers if number not in finished]
 
 
 def _numbered(folders: Iterator[Path]) -> Iterator[Path]:
-    return (folder for folder in folders if folder.name.isdigit())
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}")
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(file, error) from None
-    return content
-
-
-def _parse(file: Path, kind: type[Facts]) -> Facts:
-    try:
-        found: Facts = from_plain(_json(file), kind)
-    except ValidationError as error:
-        raise _unreadable(file, error) from None
-    return found
-
-
-def _table(file: Path) -> pd.DataFrame:
-    try:
-        return read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise _unreadable(file, error) from None
-
-
-def _unreadable(file: Path, error: Exception) -> UserError:
-    first = str(error).partition("\n")[0]
-    return UserError(f"{file} cannot be read, so {file.parent} is no finished run: {first}.")
+    return (folder for folder in folders if is_number(folder.name))

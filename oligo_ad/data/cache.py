@@ -7,11 +7,12 @@ under a lock and appears only when it is whole; cohorts and vectors are checked 
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -36,6 +37,7 @@ from oligo_ad.storage.shelf import (
 
 log = logging.getLogger(__name__)
 
+HASHED, MOST_FILES = 64 << 20, 4096  # bytes and files that a fingerprint reads
 DAMAGED = ".damaged"  # follows the name of a cohort that failed its check
 LEFT = {PARTIAL: "unfinished", DAMAGED: "damaged, set aside"}
 MADE = re.compile(
@@ -132,6 +134,42 @@ def _fingerprint(path: Path) -> Iterator[bytes]:
             yield opened.read(1 << 20)
             opened.seek(max(0, path.stat().st_size - (1 << 20)))
             yield opened.read()
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of the content of a file or folder, whenever and wherever it was copied.
+
+    Names and sizes of all files count, and what is in them up to `HASHED` bytes: of small files all, of a
+    larger one its ends and pieces evenly between.
+    """
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    sizes = {file: file.stat().st_size for file in files}
+    parts = [f"{file.relative_to(path)} {size}".encode() for file, size in sizes.items()]
+    left = HASHED
+    for file in sorted(files, key=lambda file: (sizes[file], file))[:MOST_FILES]:
+        if left > 0:
+            parts.append(_sample(file, sizes[file], left).encode())
+            left -= sizes[file]
+    return digest(parts)[:32]
+
+
+def _sample(file: Path, size: int, most: int) -> str:
+    """A hash of a file, or of pieces of 1 MiB, the first at its start and the last at its end."""
+    piece = 1 << 20
+    starts = (
+        [0] if size <= most else np.linspace(0, max(0, size - piece), max(2, most // piece), dtype=np.int64)
+    )
+    with file.open("rb") as opened:
+        return digest(_pieces(opened, starts, size if size <= most else piece))
+
+
+def _pieces(opened: BinaryIO, starts: Iterable[int], length: int) -> Iterator[bytes]:
+    for start in starts:
+        opened.seek(int(start))
+        left = length
+        while left > 0 and (read := opened.read(min(left, 1 << 20))):
+            yield read
+            left -= len(read)
 
 
 def _built(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
@@ -245,7 +283,7 @@ def _about(path: Path) -> str:
     if path.is_file():
         return "simulated atlas"
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         nuclei, genes = manifest["shape"]
         return f"{nuclei:,} nuclei x {genes:,} genes of {manifest['about']['file']}"
     except (OSError, ValueError, KeyError):

@@ -12,8 +12,10 @@ from sklearn.calibration import calibration_curve
 from oligo_ad.facts import Epoch
 from oligo_ad.results.evaluation import MODEL, ORACLE, Evaluation
 
+matplotlib.rcdefaults()  # not those of a matplotlibrc that lies in the current directory
 matplotlib.rcParams.update(
     {
+        "text.parse_math": False,  # a `$` in a name is a `$`
         "font.size": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,

@@ -3,24 +3,31 @@
 import base64
 import io
 import logging
+import shlex
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 
 from oligo_ad.facts import RunFacts
-from oligo_ad.record import CELLS, DONORS, REPORT, RESULT, Record
+from oligo_ad.foreign import to_yaml
+from oligo_ad.record import CELLS, DONORS, REPORT, RESULT, SPLIT, Record
 from oligo_ad.results import plots
 from oligo_ad.results.alarms import alarms
 from oligo_ad.results.baselines import MEANING
 from oligo_ad.results.evaluation import MODEL, TEST, Evaluation, evaluate_run
 from oligo_ad.results.sentences import RunSummary
+from oligo_ad.sheets import to_csv
 from oligo_ad.storage.shelf import published, write_json, write_text
+from oligo_ad.words import command_of, word
 
+PICTURES = ("donor scores", "curves", "learning curves", "reliability", "confusion")
+
+Drawn = TypeVar("Drawn")
 log = logging.getLogger(__name__)
 
 
@@ -33,10 +40,12 @@ def conclude(record: Record, objective: dict[str, Any] | None = None) -> tuple[R
     run = RunSummary(record, evaluate_run(record))
     is_result = run.evaluation.part == TEST
     found = alarms(run.evaluation) if is_result else []
+    _write_tables(run)
     pictures = draw(run) if is_result else {}
     if is_result:
-        write_text(record.folder / REPORT, render(run, pictures, found))
-    _write_tables(run)
+        sources = {name: attempt(name, svg, figure) for name, figure in pictures.items()}
+        pictures = {name: figure for name, figure in pictures.items() if sources[name]}
+        write_text(record.folder / REPORT, render(run, {name: sources[name] for name in pictures}, found))
     more = {"objective": objective} if objective else {}
     write_json(record.folder / RESULT, metrics_of(run, found) | more)
     if is_result:
@@ -45,27 +54,36 @@ def conclude(record: Record, objective: dict[str, Any] | None = None) -> tuple[R
 
 
 def draw(run: RunSummary) -> dict[str, Figure]:
-    """The pictures by name, each stamped where the data are simulated."""
+    """The pictures by name, each stamped where the data are simulated; without those that cannot be drawn."""
     evaluation, names, histories = run.evaluation, run.class_names, run.record.histories
-    pictures = {
-        "donor scores": plots.donor_scores(evaluation, names),
-        "curves": plots.curves(evaluation, names),
-        "learning curves": plots.learning_curves(
-            [history.epochs for history in histories],
-            [history.best_epoch for history in histories],
-            of_nuclei=bool(evaluation.cells),
-        ),
-        "reliability": plots.reliability(evaluation),
-        "confusion": plots.confusion(evaluation, names),
+    epochs, best = ([of.epochs for of in histories], [of.best_epoch for of in histories])
+    of_nuclei = bool(evaluation.cells)
+    functions: dict[str, Callable[[], Figure]] = {
+        "donor scores": lambda: plots.donor_scores(evaluation, names),
+        "curves": lambda: plots.curves(evaluation, names),
+        "learning curves": lambda: plots.learning_curves(epochs, best, of_nuclei=of_nuclei),
+        "reliability": lambda: plots.reliability(evaluation),
+        "confusion": lambda: plots.confusion(evaluation, names),
     }
+    drawn = {name: attempt(name, function) for name, function in functions.items()}
+    pictures = {name: figure for name, figure in drawn.items() if figure}
     for figure in pictures.values():
         if run.stamp:
             figure.suptitle(run.stamp, color="#b00020", fontsize=8, fontweight="bold", x=0.99, ha="right")
     return pictures
 
 
-def render(run: RunSummary, pictures: dict[str, Figure], found: list[str]) -> str:
-    """report.html: one page that needs no other file."""
+def attempt(name: str, function: Callable[..., Drawn], *given: Any) -> Drawn | None:
+    """What a function draws; None where it fails, since numbers that took so long are worth more."""
+    try:
+        return function(*given)
+    except Exception as error:
+        log.warning("the picture '%s' cannot be drawn: %r", name, error)
+        return None
+
+
+def render(run: RunSummary, pictures: dict[str, str | None], found: list[str]) -> str:
+    """report.html: one page that needs no other file; `pictures`: by name, as text."""
     evaluation = run.evaluation
     return (
         environment()
@@ -79,8 +97,11 @@ def render(run: RunSummary, pictures: dict[str, Figure], found: list[str]) -> st
             samples=evaluation.cells or evaluation.donors,
             alarms=found,
             baselines={name: MEANING[name] for name in evaluation.predictors if name in MEANING},
-            pictures={name: svg(figure) for name, figure in pictures.items()},
-            configuration=OmegaConf.to_yaml(OmegaConf.create(asdict(run.record.config))),
+            pictures=pictures,
+            missing=[name for name in PICTURES if name not in pictures],
+            command=command_of(run.record.facts.words),
+            again=shlex.join(["metadata=on", word("split.file", run.folder.absolute() / SPLIT)]),
+            configuration=to_yaml(asdict(run.record.config)),
         )
     )
 
@@ -151,6 +172,7 @@ def metrics_of(run: RunSummary, found: list[str]) -> dict[str, Any]:
         "seed": config.seed,
         "seconds": run.seconds,
         "environment": facts.environment,
+        "sources": {name: asdict(source) for name, source in facts.sources.items()},
     }
 
 
@@ -189,7 +211,7 @@ def _write_tables(run: RunSummary) -> None:
     if facts.random_weights:
         marks["weights"] = "random, not pretrained"
     with published(run.folder / DONORS) as staging:
-        evaluation.donor_table.assign(**marks).to_csv(staging, index=False)
+        staging.write_text(to_csv(evaluation.donor_table.assign(**marks)), encoding="utf-8")
     if evaluation.cells:
         with published(run.folder / CELLS) as staging:
             evaluation.cell_table.assign(**marks).to_parquet(staging, index=False)

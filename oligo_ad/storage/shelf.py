@@ -84,7 +84,13 @@ def published(path: Path) -> Iterator[Path]:
     staging = path.with_name(path.name + PARTIAL)
     remove(staging)
     try:
+        staging.touch()
+        mode = staging.stat().st_mode
+        remove(staging)
         yield staging
+        if staging.is_file():
+            # safetensors lets the owner alone read what it writes, whatever the umask.
+            staging.chmod(mode)
         _flush(staging)
         staging.replace(path)
     finally:
@@ -94,7 +100,8 @@ def published(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with published(path) as staging:
-        staging.write_text(text)
+        # Names in another encoding than the locale's reach Python as lone surrogates: their bytes go back.
+        staging.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -161,7 +168,7 @@ def sealed_facts(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError, KeyError: a file of the folder is missing or changed since it was sealed.
     """
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     if manifest.pop("manifest") != _checksum_of(manifest):
         raise ValueError(f"{MANIFEST} changed since it was written")
     written = manifest.pop("files")
@@ -213,7 +220,7 @@ def _imported(module: str) -> Iterator[str]:
     """What a module imports, wherever in its code."""
     file = _file_of(module)
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -234,7 +241,7 @@ def _file_of(module: str) -> Path:
 
 def _statements(file: Path) -> str:
     """The code of a module without comments and docstrings."""
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             del node.body[0]

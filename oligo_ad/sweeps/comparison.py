@@ -1,10 +1,11 @@
 """Compares runs: which is best, by how much, and whether that is more than luck.
 
 Runs are compared by their held-out donors: the same resamples of donors are drawn for all, so that
-differences are paired. A run is compared with the best run on the same folds.
+differences are paired. A run is compared with the best run on the same folds of the same data. Directories
+may be another person's: what cannot be read of one is said in its row, and the others stand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from oligo_ad.errors import UserError
+from oligo_ad.errors import UserError, listing
+from oligo_ad.facts import Headline, Result
 from oligo_ad.record import Record, run_folders
 from oligo_ad.results.baselines import MEANING
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL
@@ -27,7 +29,7 @@ TRIAL_FIELDS = (
     "task",
     *(f"task.{field}" for field in ("study", "trial", "objective", "seeds", "prune", "startup")),
 )
-Folds = frozenset[tuple[int, str, int]]
+Folds = tuple[str, frozenset[tuple[int, str, int]]]
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,18 @@ class ComparedRun:
     def finished(self) -> bool:
         return self.record.finished
 
+    @cached_property
+    def damage(self) -> str:
+        """What of it cannot be read; empty where all can."""
+        try:
+            _ = self.overrides, self.record.failure, self.finished and (self.result, self.folds)
+        except UserError as error:
+            return str(error)
+        return ""
+
     @property
-    def metrics(self) -> dict[str, Any]:
-        return self.record.metrics
+    def result(self) -> Result:
+        return self.record.result
 
     @property
     def donors(self) -> pd.DataFrame:
@@ -59,20 +70,30 @@ class ComparedRun:
     @property
     def validated(self) -> bool:
         """Whether it is a trial of a search, scored on validation donors."""
-        return self.finished and self.metrics.get("scored_on") == "validation donors"
+        return self.result.scored_on == "validation donors"
 
     @property
     def value(self) -> float:
         """What runs are ordered by: donor AUROC, or the objective of a search."""
-        return float(self.metrics["objective" if self.validated else "headline"]["value"])
+        objective = self.result.objective
+        return objective.value if self.validated and objective else self.result.headline.value
+
+    @property
+    def data(self) -> str:
+        """A hash of the content of its data file; empty for runs of earlier versions."""
+        source = self.result.sources.get("data")
+        return source.fingerprint if source else ""
 
     @cached_property
     def folds(self) -> Folds:
-        """What it was tested on: (fold, donor, label)."""
-        return frozenset(self.donors[["fold", "donor", "label"]].itertuples(index=False, name=None))
+        """What it was tested on: its data, and (fold, donor, label)."""
+        rows = self.donors[["fold", "donor", "label"]].itertuples(index=False, name=None)
+        return self.data, frozenset(rows)
 
     @property
     def status(self) -> str:
+        if self.damage:
+            return "damaged"
         if self.finished or self.record.pruned:
             return "finished" if self.finished else "pruned"
         return "failed" if self.record.failure else "did not end"
@@ -107,7 +128,7 @@ class Leaderboard:
 
     @property
     def n_failed(self) -> int:
-        return int(self.table["status"].isin(["failed", "did not end"]).sum())
+        return int(self.table["status"].isin(["failed", "did not end", "damaged"]).sum())
 
 
 def find_runs(folders: Sequence[Path]) -> list[ComparedRun]:
@@ -123,14 +144,15 @@ def find_runs(folders: Sequence[Path]) -> list[ComparedRun]:
 
 def compare(runs: list[ComparedRun]) -> Leaderboard:
     """The runs in the order of their scores, with intervals, differences and warnings."""
-    keys = dict.fromkeys(key for run in runs for key in run.overrides if key not in TRIAL_FIELDS)
-    differing = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
-    finished = [run for run in runs if run.finished]
+    whole = [run for run in runs if not run.damage]
+    keys = dict.fromkeys(key for run in whole for key in run.overrides if key not in TRIAL_FIELDS)
+    differing = [key for key in keys if len({run.overrides.get(key) for run in whole}) > 1]
+    finished = [run for run in whole if run.finished]
     best_on: dict[Folds, ComparedRun] = {}
     for run in sorted(finished, key=lambda run: run.value, reverse=True):
         best_on.setdefault(run.folds, run)
     resampled = _resampled(finished)
-    rows = [_row(run, differing, best_on[run.folds] if run.finished else None, resampled) for run in runs]
+    rows = [_row(run, differing, best_on[run.folds] if run in finished else None, resampled) for run in runs]
     table = pd.DataFrame(rows)
     # Outer folds of a search have trials, and a best one, of their own.
     by = [key for key in (OUTER,) if key in table] + ["score"]
@@ -138,8 +160,8 @@ def compare(runs: list[ComparedRun]) -> Leaderboard:
     return Leaderboard(
         table=table.reset_index(drop=True),
         differing=differing,
-        warnings=_warnings(finished, resampled),
-        simulated=any(run.metrics["simulated"] for run in finished),
+        warnings=_warnings(finished, resampled) + _damaged(runs),
+        simulated=any(run.result.simulated for run in finished),
     )
 
 
@@ -147,28 +169,28 @@ def _row(
     run: ComparedRun, differing: list[str], best: ComparedRun | None, resampled: dict[Path, np.ndarray]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.folder.name, "status": run.status}
-    row |= {key: run.overrides.get(key, "") for key in differing}
+    row |= {key: "" if run.damage else run.overrides.get(key, "") for key in differing}
     if best is None:
         return row | {
             "score": np.nan,
             "donor AUROC": np.nan,
-            "failure": run.record.failure,
+            "failure": run.damage or run.record.failure,
             "folder": str(run.folder),
         }
-    headline = run.metrics["headline"]
-    if run.validated:
-        row |= {f"validation {run.metrics['objective']['name']}": abs(run.value)}
+    headline = run.result.headline
+    if run.validated and run.result.objective:
+        row |= {f"validation {run.result.objective.name}": abs(run.value)}
     row |= {
         "score": run.value,
-        "donor AUROC": headline["value"],
-        "low": headline["interval"]["low"],
-        "high": headline["interval"]["high"],
+        "donor AUROC": headline.value,
+        "low": headline.interval.low,
+        "high": headline.interval.high,
         **_difference("to the best run", _paired(run, best, resampled)),
-        "best baseline": headline["best_baseline"],
-        "baseline AUROC": headline["value"] - headline["gain"] if headline["best_baseline"] else np.nan,
+        "best baseline": headline.best_baseline,
+        "baseline AUROC": headline.value - headline.gain if headline.best_baseline else np.nan,
         **_difference("to the best baseline", _to_baseline(headline)),
         "nuclei AUROC": _nuclei_auroc(run),
-        "seconds": run.metrics["seconds"],
+        "seconds": run.result.seconds,
         "failure": "",
         "folder": str(run.folder),
     }
@@ -177,8 +199,9 @@ def _row(
 
 def _nuclei_auroc(run: ComparedRun) -> float:
     """NaN for a model that predicts donors."""
-    scores = run.metrics["cells"].get(MODEL)
-    return float(scores["mean_over_folds"]["auroc"]) if scores else float("nan")
+    scores = run.result.cells.get(MODEL)
+    found = scores.get("mean_over_folds", {}).get("auroc") if scores else None
+    return float(found) if isinstance(found, int | float) else float("nan")
 
 
 def _difference(name: str, found: tuple[float, Interval] | None) -> dict[str, float]:
@@ -196,20 +219,21 @@ def _paired(
     return _auroc(run) - _auroc(other), interval(difference)
 
 
-def _to_baseline(headline: dict[str, Any]) -> tuple[float, Interval] | None:
-    spread = headline["gain_interval"]
-    return (headline["gain"], Interval(**spread)) if spread else None
+def _to_baseline(headline: Headline) -> tuple[float, Interval] | None:
+    spread = headline.gain_interval
+    return (headline.gain, Interval(spread.low, spread.high)) if spread else None
 
 
 def result_of(runs: list[ComparedRun]) -> str:
     """The result of a search in a sentence: the chosen settings on test donors, over all outer folds."""
-    done = [run for run in runs if run.finished]
+    done = [run for run in runs if run.status == "finished"]
     if not done:
         return ""
     donors = pd.concat([run.donors for run in done], ignore_index=True)
     label = donors.drop_duplicates("donor").set_index("donor")["label"].sort_index()
     resamples = Resamples(label, N_RESAMPLES, SEED)
-    predictors = [MODEL, *(name for name in MEANING if name in donors)]
+    scored = donors.select_dtypes("number")
+    predictors = [MODEL, *(name for name in MEANING if name in scored)]
     scores = {name: summarise(donors, name, resamples) for name in predictors}
     auroc = {name: found.mean_over_folds["auroc"] for name, found in scores.items()}
     spread = scores[MODEL].auroc
@@ -228,16 +252,43 @@ def result_of(runs: list[ComparedRun]) -> str:
 
 
 def _auroc(run: ComparedRun) -> float:
-    return float(run.metrics["headline"]["value"])
+    return run.result.headline.value
 
 
 def _resampled(finished: list[ComparedRun]) -> dict[Path, np.ndarray]:
-    """Donor AUROC of each run in the same resamples of donors [resamples]."""
-    if not finished:
-        return {}
-    donors = pd.concat(run.donors[["donor", "label"]] for run in finished).drop_duplicates("donor")
-    resamples = Resamples(donors.set_index("donor")["label"].sort_index(), N_RESAMPLES, SEED)
-    return {run.folder: resamples.auroc(run.donors, MODEL) for run in finished}
+    """Donor AUROC of each run in the same resamples of donors [resamples].
+
+    The same name in other data may be another donor.
+    """
+    found: dict[Path, np.ndarray] = {}
+    for data in dict.fromkeys(run.data for run in finished):
+        for runs in _with_one_label(run for run in finished if run.data == data):
+            donors = pd.concat(run.donors[["donor", "label"]] for run in runs).drop_duplicates("donor")
+            resamples = Resamples(donors.set_index("donor")["label"].sort_index(), N_RESAMPLES, SEED)
+            found |= {run.folder: resamples.auroc(run.donors, MODEL) for run in runs}
+    return found
+
+
+def _with_one_label(runs: Iterable[ComparedRun]) -> list[list[ComparedRun]]:
+    """Runs in groups, in each of which a donor has the same label everywhere: all in one, if possible."""
+    groups: list[tuple[dict[str, int], list[ComparedRun]]] = []
+    for run in runs:
+        label = run.donors.set_index("donor")["label"].to_dict()
+        for known, group in groups:
+            if all(known.get(donor, value) == value for donor, value in label.items()):
+                known |= label
+                group.append(run)
+                break
+        else:
+            groups.append((label, [run]))
+    return [group for _, group in groups]
+
+
+def _damaged(runs: list[ComparedRun]) -> list[str]:
+    damaged = [run.folder.name for run in runs if run.damage]
+    if not damaged:
+        return []
+    return [f"{len(damaged)} of {len(runs)} directories are damaged and not compared: {listing(damaged)}"]
 
 
 def _warnings(finished: list[ComparedRun], resampled: dict[Path, np.ndarray]) -> list[str]:
@@ -247,7 +298,12 @@ def _warnings(finished: list[ComparedRun], resampled: dict[Path, np.ndarray]) ->
     same = [run for run in finished if run.folds == best.folds]
     warnings = []
     searched = best.validated
-    if (others := len({run.folds for run in finished}) - 1) and not searched:
+    if (n := len({run.data for run in finished})) > 1:
+        warnings.append(
+            f"runs were made on {n} different data files (by content; their paths are in metrics.json): each "
+            "is compared with the best run on its own data only"
+        )
+    if (others := len({run.folds[1] for run in finished}) - 1) and not searched:
         warnings.append(
             f"runs were scored on {others + 1} different sets of folds: each is compared with the best run "
             "on its own folds only. To use one set, give all runs the same split.seed or split.file"

@@ -11,21 +11,27 @@ from matplotlib.pyplot import get_cmap
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
-from oligo_ad.results.report import environment, svg
+from oligo_ad.faults import writing
+from oligo_ad.results.report import attempt, environment, svg
+from oligo_ad.sheets import to_csv
 from oligo_ad.storage.shelf import write_text
 from oligo_ad.sweeps.comparison import Leaderboard
+from oligo_ad.words import command_of, word
 
 log = logging.getLogger(__name__)
 
 NAME = "leaderboard"
+MOST_SETTINGS = 24  # in a picture
 ENOUGH = 8  # finished runs, below which importances mean nothing
 
 
 def write(board: Leaderboard, folder: Path) -> None:
     """Write both files, each whole or not at all, and log where they are."""
     page = render(board)
-    for suffix, content in (("csv", board.table.to_csv(index=False)), ("html", page)):
-        write_text(folder / f"{NAME}.{suffix}", content)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix, content in (("csv", to_csv(board.table)), ("html", page)):
+            write_text(folder / f"{NAME}.{suffix}", content)
     log.info("%s", summary(board, folder))
 
 
@@ -35,9 +41,12 @@ def render(board: Leaderboard) -> str:
     return template.render(
         board=board,
         shown=_shown(board),
-        again=board.table["folder"][board.table["status"] == "finished"].head(3),
+        again=[
+            command_of([word("rerun", folder)])
+            for folder in board.table["folder"][board.table["status"] == "finished"].head(3)
+        ],
         failures=board.table[board.table["status"] != "finished"],
-        pictures={name: svg(figure) for name, figure in draw(board).items()},
+        pictures={name: text for name, figure in draw(board).items() if (text := attempt(name, svg, figure))},
     )
 
 
@@ -49,13 +58,15 @@ def summary(board: Leaderboard, folder: Path) -> str:
     stamp = ["SIMULATED"] if board.simulated else []
     tested = [board.tested] if board.tested else []
     place = f"leaderboard: {folder / NAME}.html"
-    return "\n" + "\n\n".join([*stamp, text.to_string(index=False), *warnings, *tested, place])
+    whole = "\n" + "\n\n".join([*stamp, text.to_string(index=False), *warnings, *tested, place])
+    # Words of another person's run may hold what a terminal obeys.
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in whole)
 
 
 def draw(board: Leaderboard) -> dict[str, Figure]:
     """Parallel coordinates of the settings that differ, and how much each of them explains."""
     done = board.table[board.table["status"] == "finished"]
-    settings = [name for name in board.differing if name != "split.only"]
+    settings = [name for name in board.differing if name != "split.only"][:MOST_SETTINGS]
     if len(done) < 2 or not settings:
         return {}
     pictures = {"settings": parallel_coordinates(done, settings, board.scored)}

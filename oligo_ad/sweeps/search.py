@@ -6,8 +6,8 @@ settings. Trials run as jobs of the sweep; a trial reports each epoch to its stu
 and stops where the median of earlier trials was better (Golovin 2017).
 """
 
-import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ from omegaconf import DictConfig
 from oligo_ad.config import SweepConfig
 from oligo_ad.errors import UserError
 from oligo_ad.record import Record
-from oligo_ad.sweeps.study import STUDY, open_study
+from oligo_ad.sweeps.study import STUDY, check_study, open_study, reading_study
 from oligo_ad.sweeps.trials import BEST, Trial, TrialRunner, field_of
+from oligo_ad.words import quoted
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -45,6 +46,7 @@ def search(runner: TrialRunner, settings: SweepConfig, split: DictConfig, overri
     for fold in range(1, n_folds + 1):
         of_fold = [*overrides, f"split.only={fold}"] if n_folds > 1 else overrides
         study = open_study(runner.folder / STUDY, fold, settings)
+        check_study(study, space, runner.folder / STUDY)
         subdir = f"fold_{fold}/" if n_folds > 1 else ""
         # What is left of the time is shared by the folds that are left.
         own = time.monotonic() + (deadline - time.monotonic()) / (n_folds - fold + 1)
@@ -103,7 +105,7 @@ class _FoldSearch:
         """The job of a trial: it scores validation donors only."""
         task = {
             "task": "validate",
-            "task.study": f"'{self.runner.folder / STUDY}'",
+            "task.study": quoted(str(self.runner.folder / STUDY)),
             "task.trial": number,
             "task.objective": self.settings.objective,
             "task.seeds": "[" + ",".join(map(str, self.settings.seeds)) + "]",
@@ -116,10 +118,16 @@ class _FoldSearch:
     def _record(self, number: int, folder: Path) -> None:
         """Record in the study what became of a trial, and log it."""
         record = Record(folder)
-        if record.finished:
-            self.study.tell(number, record.metrics["objective"]["value"])
-        else:
-            self.study.tell(number, state=_state("PRUNED" if record.pruned else "FAIL"))
+        try:
+            value = float(record.metrics["objective"]["value"]) if record.finished else None
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            log.warning("%s is damaged, so trial %d counts as failed: %s", folder, number, error)
+            value = None
+        with reading_study(self.runner.folder / STUDY):
+            if value is not None and math.isfinite(value):
+                self.study.tell(number, value)
+            else:
+                self.study.tell(number, state=_state("PRUNED" if record.pruned else "FAIL"))
         self._log(number)
 
     def _log(self, number: int) -> None:
@@ -148,7 +156,9 @@ def _state(name: str) -> Any:
 
 def _n_folds(split: DictConfig) -> int:
     if split.file:
-        return len(json.loads(Path(split.file).expanduser().read_text())["folds"])
+        from oligo_ad.data.split import read_folds
+
+        return len(read_folds(Path(split.file)))
     return int(split.folds * split.repeats) if split.kind == "cv" else 1
 
 

@@ -5,9 +5,9 @@ there are, and what they show together, is decided here. `sweep.resume=DIR` runs
 missing.
 """
 
-import json
 import logging
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +18,14 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from oligo_ad.config import SweepConfig, read_sweep
-from oligo_ad.errors import UserError
+from oligo_ad.errors import UserError, listing
+from oligo_ad.faults import writing
+from oligo_ad.foreign import read_json
+from oligo_ad.launch import world_size
 from oligo_ad.record import FAILURE
 from oligo_ad.storage.shelf import claimed, write_json
 from oligo_ad.sweeps.trials import BEST, Trial, TrialRunner, field_of
+from oligo_ad.words import command_of, quoted, word
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,11 @@ def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, argumen
     Raises:
         UserError: a trial failed (the others have run), or the command does not fit the sweep resumed.
     """
+    if (size := world_size()) > 1:
+        raise UserError(
+            f"a sweep is started once, not in {size} processes: leave out torchrun or accelerate launch. Its "
+            "trials run one after the other, or side by side by hydra/launcher=joblib."
+        )
     settings = read_sweep(config)
     _check_task(config, arguments)
     overrides = [override for override in arguments if field_of(override) != "sweep.resume"]
@@ -46,14 +55,15 @@ def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, argumen
         try:
             _run(TrialRunner(launcher, folder), context, config, settings, overrides)
         except KeyboardInterrupt:
-            log.warning("interrupted: the same command with sweep.resume=%s goes on", folder)
+            log.warning("interrupted: the same command with %s goes on", _resume(folder))
             raise
         finally:
             n_failed = conclude(folder)
     if n_failed:
         raise UserError(
             f"{n_failed} trials have no result; their messages are in {folder}/leaderboard.html. To run them "
-            f"again, remove their {FAILURE} and repeat the command with sweep.resume={folder}"
+            f"again, remove their {FAILURE} (of a damaged one, its directory) and repeat the command with "
+            f"{_resume(folder)}"
         )
 
 
@@ -97,7 +107,7 @@ def conclude(folder: Path) -> int:
         return 0
     board = replace(compare(trials), tested=result_of(chosen))
     write(board, folder)
-    return board.n_failed + sum(not run.finished for run in chosen)
+    return board.n_failed + sum(run.status != "finished" for run in chosen)
 
 
 def _check_task(config: DictConfig, overrides: list[str]) -> None:
@@ -126,7 +136,7 @@ def _directory(config: DictConfig, settings: SweepConfig) -> Path:
     # Trials compose their own configuration, perhaps elsewhere: what the clock decided is written out.
     with open_dict(config):
         config.hydra.sweep.dir = str(folder)
-        config.hydra.overrides.hydra.append(f'hydra.sweep.dir="{folder}"')
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")
     _keep_ray_local(config.hydra.launcher)
     return folder
 
@@ -135,15 +145,36 @@ def _record_command(folder: Path, overrides: list[str], resumed: bool) -> None:
     """Keep the overrides of a sweep, by which alone it is resumed."""
     plan = folder / PLAN
     if plan.exists():
-        before = json.loads(plan.read_text())["arguments"]
+        before = _planned(plan)
         if not resumed:
-            raise UserError(f"{folder} already holds a sweep: go on with it by sweep.resume={folder}")
+            raise UserError(f"{folder} already holds a sweep: go on with it by {_resume(folder)}")
         if sorted(before) != sorted(overrides):
             raise UserError(
-                f"sweep.resume={folder} was started with another command. "
-                f"Type: python run.py -m {' '.join(before)} sweep.resume={folder}"
+                f"{_resume(folder)} was started with another command. "
+                f"Type: {command_of(['-m', *before, word('sweep.resume', folder)])}"
             )
-    write_json(plan, {"arguments": overrides})
+    elif others := [file.name for file in folder.iterdir() if file.name != ".lock"]:
+        raise UserError(
+            f"{folder} holds {listing(sorted(others))} and no sweep, and trials would replace what has their "
+            "names. Choose another hydra.sweep.dir, or leave it out."
+        )
+    with writing(folder):
+        write_json(plan, {"arguments": overrides})
+
+
+def _planned(plan: Path) -> list[str]:
+    """The words that a sweep was started with."""
+    try:
+        words = read_json(plan).get("arguments")
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError("it has no list of arguments")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{plan} cannot be read, so {plan.parent} holds no sweep: {error}.") from None
+    return words
+
+
+def _resume(folder: Path) -> str:
+    return shlex.quote(word("sweep.resume", folder))
 
 
 def _keep_ray_local(launcher: DictConfig) -> None:

@@ -15,8 +15,11 @@ def report(config: Config, folder: Path) -> None:
     assert isinstance(config.task, ReportTask)
     if config.task.run is None:
         raise UserError("task=report needs the directory of a run: python run.py task=report run=DIR")
+    from oligo_ad.faults import writing
     from oligo_ad.record import open_run
     from oligo_ad.results.report import conclude
+    from oligo_ad.storage.shelf import claimed
 
     record = open_run(config.task.run)
-    conclude(record, record.metrics.get("objective"))
+    with claimed(record.folder, f"another process is at work in {record.folder}."), writing(record.folder):
+        conclude(record, record.metrics.get("objective"))

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from oligo_ad.config import Config, MetadataConfig
+from oligo_ad.config import Config, MetadataConfig, located
+from oligo_ad.data.cache import fingerprint, source
 from oligo_ad.data.contrast import Contrast, open_contrast
 from oligo_ad.data.covariates import COVARIATES, read_covariates
 from oligo_ad.data.split import PARTS, Fold, write_split
 from oligo_ad.errors import UserError
-from oligo_ad.facts import DonorFacts, Epoch, FoldHistory, RunFacts
+from oligo_ad.facts import DonorFacts, Epoch, FoldHistory, RunFacts, Source
+from oligo_ad.faults import writing
 from oligo_ad.inputs.loader import Sample
 from oligo_ad.models.build import make_classifier, make_featurizer
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
@@ -28,7 +30,6 @@ from oligo_ad.results.evaluation import TEST, VALIDATION
 from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.report import conclude
 from oligo_ad.results.tracking import track
-from oligo_ad.storage.shelf import claimed
 from oligo_ad.training.checkpoint import save_bundle
 from oligo_ad.training.fit import Fitted
 from oligo_ad.training.fold_model import FoldModel, prepare_model
@@ -41,7 +42,6 @@ SLOW_ATTENTION = (
     "attention does not run on the flash kernel: it is slower and takes more memory. The flash kernel needs "
     "attention_dropout=0 on a CPU, and precision=bf16 or fp16 on a GPU"
 )
-ELSEWHERE = "Choose another hydra.run.dir, or leave it out."
 
 
 @dataclass(frozen=True)
@@ -87,18 +87,13 @@ def opened(config: Config, folder: Path) -> Iterator[Run]:
     pretrained = read_pretrained(config.model)
     sample = _check_components(config, pretrained)
     accelerator, folder = make_accelerator(config, folder)
-    record = Record(folder)
-    busy = f"another run is at work in {folder}."
-    with claimed(folder, busy, ELSEWHERE) if accelerator.is_main_process else nullcontext():
-        if record.finished:
-            raise UserError(f"{folder} already holds a finished run. {ELSEWHERE}")
-        with accelerator.main_process_first():
-            contrast = open_contrast(config.data, config.split, config.metadata, config.cache.path)
-        for note in contrast.notes:
-            log.warning(note)
-        start_tracker(accelerator, config, folder)
-        baselines = _baselines(contrast, config.seed) if config.evaluation.baselines else None
-        yield Run(config, record, accelerator, contrast, pretrained, sample, baselines, started)
+    with accelerator.main_process_first():
+        contrast = open_contrast(config.data, config.split, config.metadata, config.cache.path)
+    for note in contrast.notes:
+        log.warning(note)
+    start_tracker(accelerator, config, folder)
+    baselines = _baselines(contrast, config.seed) if config.evaluation.baselines else None
+    yield Run(config, Record(folder), accelerator, contrast, pretrained, sample, baselines, started)
     accelerator.end_training()
 
 
@@ -109,8 +104,8 @@ def begin(run: Run) -> None:
     config, record, contrast = run.config, run.record, run.contrast
     # Folds left here by a run that was killed would pass for folds of this one.
     rmtree(record.folder / FOLDS, ignore_errors=True)
-    with _writing(record):
-        record.write_config(asdict(config))
+    with writing(record.folder):
+        record.write_config(asdict(located(config)))
         write_split(contrast.folds, contrast.labels.of_donor, config.split, record.folder / SPLIT)
         record.write_facts(_facts(run))
 
@@ -131,6 +126,7 @@ def train_fold(
     fitted = model.fit(f"fold_{fold.number}/" if len(run.contrast.folds) > 1 else "", watch)
     parts = (part for part in PARTS if not (is_trial and part == TEST))
     logits = {part: model.logits(fitted.model, part) for part in parts}
+    _check_finite(logits, fold, run.config)
     run.accelerator.free_memory()
     # Baselines predict test donors too.
     scored = run.baselines if run.writes and not is_trial else None
@@ -138,7 +134,7 @@ def train_fold(
     threshold = _threshold(run.config, model, logits[VALIDATION])
     history = _history(model, fitted, kernels, threshold, time.perf_counter() - started)
     if run.writes:
-        with _writing(run.record), run.record.fold(fold.number) as writer:
+        with writing(run.record.folder), run.record.fold(fold.number) as writer:
             if not is_trial:
                 save_bundle(model.bundle(threshold), writer.model)
             writer.write(history, model.predictions(logits), baselines)
@@ -149,12 +145,35 @@ def finish(run: Run, objective: dict[str, object] | None = None) -> float | None
     """Write the results that follow from the record; returns the headline, in the first process only."""
     headline = None
     if run.writes:
-        with _writing(run.record):
+        with writing(run.record.folder):
             summary, pictures = conclude(run.record, objective)
             track(summary, pictures, run.accelerator)
             headline = summary.evaluation.headline
     run.accelerator.wait_for_everyone()
     return headline
+
+
+def _check_finite(logits: dict[str, np.ndarray], fold: Fold, config: Config) -> None:
+    """Refuse predictions that are no numbers: scores of the others would hide them."""
+    for part, logit in logits.items():
+        if n := int((~np.isfinite(logit)).sum()):
+            raise UserError(
+                f"fold {fold.number}: {n:,} of {len(logit):,} predictions for {part} donors are not finite. "
+                "These samples lie far outside what the model was trained on, or its numbers overflow in "
+                f"precision={config.precision.name}. Look at the data by task=inspect, use precision=fp32, "
+                "or lower fit.optimizer.lr."
+            )
+
+
+def _sources(config: Config) -> dict[str, Source]:
+    """What the run was made of, by a hash of its content."""
+    data = source(config.data, config.cache.path)
+    # The name of a simulated file is a hash of all that its content depends on.
+    found = {"data": Source(str(data.absolute()), data.stem if config.data.simulation else fingerprint(data))}
+    if config.model.checkpoint:
+        checkpoint = Path(config.model.checkpoint).expanduser()
+        found["checkpoint"] = Source(str(checkpoint.absolute()), fingerprint(checkpoint))
+    return found
 
 
 def _threshold(config: Config, model: FoldModel, logit: np.ndarray) -> float:
@@ -204,7 +223,8 @@ def _facts(run: Run) -> RunFacts:
         pretrained=pretrained.origin if pretrained else None,
         random_weights=pretrained is not None and pretrained.weights is None,
         environment=environment(accelerator.device, accelerator.num_processes),
-        words=run.record.words,
+        words=run.record.typed,
+        sources=_sources(run.config),
         seconds=time.perf_counter() - run.started,
     )
 
@@ -237,12 +257,3 @@ def _baselines(contrast: Contrast, seed: int) -> Baselines:
         log.warning("no covariates-only baseline: %s", error)
         covariates = pd.DataFrame(index=donors.index)
     return Baselines(contrast.cohort, label, covariates, seed)
-
-
-@contextmanager
-def _writing(record: Record) -> Iterator[None]:
-    """Turn an error of writing, such as a full disk, into one that the user can mend."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"the results cannot be written to {record.folder}: {error}.") from error

@@ -1,6 +1,7 @@
 """The machine a run trains on: processes, device, precision, determinism, trackers."""
 
 import importlib.util
+import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,19 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_se
 
 from oligo_ad.config import Config
 from oligo_ad.errors import UserError
+from oligo_ad.launch import is_first_process
 
+log = logging.getLogger(__name__)
+
+# Values of Accelerate's variables that change nothing; of these, `no` and `0` would.
+ANY_NO_EFFECT = ("", "0", "no", "none", "false", "default", "info", "warning")
+NO_EFFECT = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("",),
+    "ACCELERATE_MIXED_PRECISION": ("",),
+    "ACCELERATE_USE_CPU": ("", "false", "0", "no"),
+    "NVIDIA_TF32_OVERRIDE": ("",),
+}
+DETERMINISTIC_CUBLAS = (":4096:8", ":16:8")
 EVENTS = "tensorboard"  # folder of TensorBoard's files in a run directory
 
 
@@ -34,12 +47,13 @@ def make_accelerator(config: Config, run_dir: Path) -> tuple[Accelerator, Path]:
     # A sweep makes many runs in one process; the state of the last must not decide this one's.
     AcceleratorState._reset_state()
     GradientState._reset_state()
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    mixed = {"fp32": "no"}.get(config.precision.name, config.precision.name)
+    _remove_overrides(config, mixed, on_cpu)
+    if config.deterministic and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in DETERMINISTIC_CUBLAS:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = DETERMINISTIC_CUBLAS[0]
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = False
     torch.set_float32_matmul_precision("high" if config.precision.tf32 else "highest")
-    mixed = {"fp32": "no"}.get(config.precision.name, config.precision.name)
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision=mixed,
@@ -54,6 +68,32 @@ def make_accelerator(config: Config, run_dir: Path) -> tuple[Accelerator, Path]:
         )
     shared = broadcast_object_list([str(run_dir)])
     return accelerator, Path(shared[0])
+
+
+def _remove_overrides(config: Config, mixed: str, on_cpu: bool) -> None:
+    """Take from the environment what would override the configuration unsaid, and say so where it would have.
+
+    `accelerate launch` sets such variables from its own configuration file.
+    """
+    ours = {
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": str(config.fit.accumulate),
+        "ACCELERATE_MIXED_PRECISION": mixed,
+        "ACCELERATE_USE_CPU": str(on_cpu).lower(),
+        "NVIDIA_TF32_OVERRIDE": str(int(config.precision.tf32)),
+    }
+    names = [name for name in os.environ if name.startswith("ACCELERATE_") or name in ours]
+    values = {name: os.environ.pop(name) for name in names}
+    effects = [
+        f"{name}={value}"
+        for name, value in values.items()
+        if value.lower() != ours.get(name) and value.lower() not in NO_EFFECT.get(name, ANY_NO_EFFECT)
+    ]
+    if effects and is_first_process():
+        log.warning(
+            "%s in the environment has no effect: the configuration decides (device, precision, "
+            "fit.accumulate, fit.compile)",
+            ", ".join(effects),
+        )
 
 
 def start_tracker(accelerator: Accelerator, config: Config, folder: Path) -> None:

@@ -1,0 +1,36 @@
+"""Tables as CSV: what a spreadsheet would run as a formula is marked as text, and read back unchanged."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+# With one of these a formula begins, in spreadsheets of all countries; an apostrophe before it says: text.
+FORMULA = ("=", "+", "-", "@", "'", "＝", "＋", "－", "＠")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def as_text(cell: str) -> str:
+    """A cell that no spreadsheet runs; a number stays a number."""
+    runs = cell.strip().startswith(FORMULA) or cell.startswith(("\t", "\r", "\n"))
+    return f"'{cell}" if runs and not NUMBER.fullmatch(cell) else cell
+
+
+def as_written(cell: str) -> str:
+    """The cell that `as_text` was given."""
+    return cell[1:] if cell.startswith("'") and as_text(cell[1:]) == cell else cell
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """A table, without its index, with every text marked where it has to be."""
+
+    def marked(value: object) -> object:
+        return as_text(value) if isinstance(value, str) else value
+
+    texts = {name: table[name].map(marked) for name in table.select_dtypes(exclude=["number", "bool"])}
+    return table.assign(**texts).rename(columns=marked).to_csv(index=False)
+
+
+def read_donors(file: Path) -> pd.DataFrame:
+    """A donors.csv: ids are text, also those that pandas would take for a missing value, such as NA."""
+    return pd.read_csv(file, converters={"donor": as_written}, encoding="utf-8")

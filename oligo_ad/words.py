@@ -1,0 +1,24 @@
+"""Words of a command line, written so that they can be pasted into a shell."""
+
+import re
+import shlex
+from collections.abc import Iterable
+
+PLAIN = re.compile(r"[\w./:+%@-]+", re.ASCII)  # what Hydra reads as it stands
+
+
+def command_of(words: Iterable[str]) -> str:
+    """`python run.py …`, quoted for a shell."""
+    return shlex.join(["python", "run.py", *words])
+
+
+def word(field: str, value: object) -> str:
+    """`field=value`, with a value that Hydra reads as the same text."""
+    text = str(value)
+    return f"{field}={text if PLAIN.fullmatch(text) else quoted(text)}"
+
+
+def quoted(text: str) -> str:
+    """A text in the quotes of Hydra's grammar, where only backslashes before a quote count."""
+    escaped = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text)
+    return f'"{escaped}"'
