@@ -35,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not runs:
             where = ", ".join(str(folder) for folder in options.folders)
             raise UserError(f"no run in {where}: a run leaves {RESULT} in its directory.")
-        write(compare(runs), options.out or options.folders[0])
+        board = compare(runs)
+        write(board, options.out or options.folders[0])
+        if (board.table["status"] == "damaged").all():
+            raise UserError(f"nothing can be compared: {board.table['failure'][0]}")
     except UserError as error:
         sys.exit(str(error))
 

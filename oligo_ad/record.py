@@ -124,7 +124,10 @@ class Record:
 
     @cached_property
     def config(self) -> Config:
-        return read_plain(self.plain_config)
+        try:
+            return read_plain(self.plain_config)
+        except UserError as error:
+            raise UserError(f"{self.folder / CONFIG} cannot be used: {error}") from None
 
     @property
     def plain_config(self) -> dict[str, Any]:

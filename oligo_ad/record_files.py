@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from oligo_ad.checking import explain
 from oligo_ad.errors import UserError, listing
 from oligo_ad.facts import from_plain
 from oligo_ad.foreign import MOST_TABLE, check_size, read_json, read_yaml
@@ -41,7 +42,7 @@ def parsed(file: Path, kind: type[Facts]) -> Facts:
     try:
         found: Facts = from_plain(parsed_json(file), kind)
     except ValidationError as error:
-        raise unreadable(file, error) from None
+        raise unreadable(file, ValueError("; ".join(explain(error, root=kind))[:300])) from None
     return found
 
 
