@@ -81,6 +81,9 @@ def _job(composed: DictConfig) -> float | None:
     except UserError as error:
         log.error("%s", error)
         raise _stopped(folder, str(error)) from error
+    except BrokenPipeError as error:  # as by `| head`: who reads the answer has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Stopped("the terminal was closed") from error
     except Exception as error:
         if is_disk_fault(error):
             log.error("%s. The disk or its permissions are at fault, not the run: %s", error, folder)
@@ -130,6 +133,9 @@ def _saved(run: str, overrides: Sequence[str], data_path: str | None = None) -> 
 def start() -> None:
     """Run the command line in `sys.argv`; exits with 1 after any error."""
     write_any_text()
+    logging.raiseExceptions = (
+        False  # a terminal that is gone, or a full disk behind it, is worth no traceback
+    )
     try:
         for message in settle_environment():
             print(f"{message}.", file=sys.stderr)  # noqa: T201 before there is a log

@@ -6,6 +6,8 @@ optimizer, schedule) stays a mapping with a `_target_`; `components.py` checks i
 names. Default values are in `conf/`, except for the few given here.
 """
 
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -164,8 +166,8 @@ class CacheConfig:
 
     @property
     def path(self) -> Path:
-        """The directory, with `~` resolved."""
-        return Path(self.dir).expanduser()
+        """The directory, with `~` resolved; a user without a home has it in the current directory."""
+        return Path(re.sub("^~", ".", str(os.path.expanduser(self.dir))))
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from oligo_ad.errors import UserError, listing
@@ -40,8 +40,14 @@ def begun(folder: Path, words: Sequence[str]) -> Iterator[None]:
 
 
 class _RunLog(logging.FileHandler):
+    """A line that cannot be written, as on a full disk, is on the terminal all the same."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # of opening the file
+            super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
-        """A line that cannot be written, as on a full disk, is on the terminal all the same."""
+        return None
 
 
 @contextmanager

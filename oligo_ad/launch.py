@@ -54,7 +54,12 @@ def settle_environment() -> list[str]:
 
 
 def write_any_text() -> None:
-    """Let what the terminal's encoding lacks be written as an escape: no message is worth a run."""
+    """Start again in UTF-8 where the locale is ASCII; a terminal shows what it lacks as an escape.
+
+    Otherwise no file could be named, and no class, by other letters.
+    """
+    if sys.getfilesystemencoding() == "ascii":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,5 +1,6 @@
 """Tables as CSV: what a spreadsheet would run as a formula is marked as text, and read back unchanged."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -28,9 +29,12 @@ def to_csv(table: pd.DataFrame) -> str:
         return as_text(value) if isinstance(value, str) else value
 
     texts = {name: table[name].map(marked) for name in table.select_dtypes(exclude=["number", "bool"])}
-    return table.assign(**texts).rename(columns=marked).to_csv(index=False)
+    # A carriage return alone ends a line, and pandas does not quote it.
+    returns = any(texts[name].astype(str).str.contains("\r").any() for name in texts)
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    return table.assign(**texts).rename(columns=marked).to_csv(index=False, quoting=quoting)
 
 
 def read_donors(file: Path) -> pd.DataFrame:
-    """A donors.csv: ids are text, also those that pandas would take for a missing value, such as NA."""
-    return pd.read_csv(file, converters={"donor": as_written}, encoding="utf-8")
+    """A donors.csv, every number to the bit; ids are text, also what pandas takes for missing, such as NA."""
+    return pd.read_csv(file, converters={"donor": as_written}, encoding="utf-8", float_precision="round_trip")

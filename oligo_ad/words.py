@@ -4,7 +4,8 @@ import re
 import shlex
 from collections.abc import Iterable
 
-PLAIN = re.compile(r"[\w./:+%@-]+", re.ASCII)  # what Hydra reads as it stands
+PLAIN = re.compile(r"[A-Za-z_./][\w./:+%@-]*", re.ASCII)  # what Hydra reads as it stands,
+OTHER = re.compile(r"true|false|null|[+-]?(nan|inf)|[\d.]+(e[+-]?\d+)?", re.IGNORECASE)  # if not as a value
 
 
 def command_of(words: Iterable[str]) -> str:
@@ -15,7 +16,8 @@ def command_of(words: Iterable[str]) -> str:
 def word(field: str, value: object) -> str:
     """`field=value`, with a value that Hydra reads as the same text."""
     text = str(value)
-    return f"{field}={text if PLAIN.fullmatch(text) else quoted(text)}"
+    plain = PLAIN.fullmatch(text) and not OTHER.fullmatch(text)
+    return f"{field}={text if plain else quoted(text)}"
 
 
 def quoted(text: str) -> str:
