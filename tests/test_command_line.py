@@ -125,7 +125,7 @@ def test_help_shows_every_task_with_its_purpose_and_imports_nothing_heavy() -> N
         [sys.executable, "-c", program], cwd=CONF.parent, capture_output=True, text=True, check=True
     ).stdout
     assert shown.endswith("[]\n")
-    assert_says(shown, *TASKS, "Draw the report of a finished run again", f"task: {', '.join(TASKS)}")
+    assert_says(shown, *TASKS, "Draw the report of a finished run anew", f"task: {', '.join(TASKS)}")
 
 
 def saved(folder: Path, settings: config.Config) -> Path:
