@@ -162,6 +162,10 @@ def start() -> None:
         sys.exit(_plainly(str(error)))
     except KeyboardInterrupt:
         sys.exit("interrupted")
+    except Exception as error:
+        if not is_disk_fault(error):
+            raise
+        sys.exit(f"{error}\nThe disk or its permissions are at fault.")
 
 
 def _renamed(argument: str) -> str:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 
 from oligo_ad.errors import UserError, listing
 from oligo_ad.faults import writing
@@ -25,6 +26,19 @@ def begun(folder: Path, words: Sequence[str]) -> Iterator[None]:
     Raises:
         UserError: another run has it, or it holds what no run has left.
     """
+    made = not folder.exists()
+    try:
+        with _claimed(folder, words):
+            yield
+    except UserError:
+        # A run that is refused leaves nothing behind where nothing was.
+        if made and not any((folder / name).exists() for name in WRITTEN):
+            rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _claimed(folder: Path, words: Sequence[str]) -> Iterator[None]:
     with claimed(folder, f"another run is at work in {folder}.", ELSEWHERE):
         record = Record(folder)
         if record.finished:
