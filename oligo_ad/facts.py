@@ -5,9 +5,11 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 # JSON has no NaN: null stands for it.
 Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+Count = Annotated[int, Field(ge=0)]
 Auroc = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _MORE_ALLOWED = ConfigDict(extra="ignore")
 
@@ -51,15 +53,25 @@ class FoldHistory:
     parameters: int
     attention: list[str]
     seconds: float
-    epochs: list[Epoch]
+    epochs: Annotated[list[Epoch], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
 class DonorFacts:
     """A donor that was compared: its label, 0 or 1, and its number of nuclei."""
 
-    label: int
-    nuclei: int
+    label: Annotated[int, Field(ge=0, le=1)]
+    nuclei: Count
+
+
+# Donors and nuclei of a class after a step, and of a label value that is in neither class.
+Flow = TypedDict("Flow", {"step": str, "class": str, "donors": Count, "nuclei": Count})
+
+
+class Excluded(TypedDict):
+    value: Any
+    donors: Count
+    nuclei: Count
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,8 @@ class RunFacts:
     classes: tuple[str, str]
     sample: str
     donors: dict[str, DonorFacts]
-    flow: list[dict[str, Any]]
-    excluded: list[dict[str, Any]]
+    flow: Annotated[list[Flow], Field(min_length=1)]
+    excluded: list[Excluded]
     notes: list[str]
     covariates: list[str]
     label_derived: list[str]

@@ -268,14 +268,21 @@ def open_run(folder: str | Path) -> Record:
 
 def _check_whole(record: Record) -> None:
     """Refuse a directory whose files do not belong together, as of one that was put together by hand."""
-    folds = split_folds(record.folder / SPLIT)
+    model, folds = record.config.model, split_folds(record.folder / SPLIT)
+    for component in (model.featurizer, model.network, model.pool, record.config.metadata.fusion):
+        if not isinstance(component.get("_target_"), str):
+            raise unreadable(record.folder / CONFIG, ValueError("a part of the model has no _target_"))
     donors, numbers = set(record.facts.donors), {fold.folder.name for fold in record.folds}
     if {str(fold["number"]) for fold in folds} != numbers:
         raise unreadable(record.folder / SPLIT, ValueError(f"{FOLDS} holds other folds"))
     for fold in folds:
         if not {donor for part in PARTS for donor in fold[part]} <= donors:
             raise unreadable(record.folder / SPLIT, ValueError(f"it names donors that {FACTS} does not"))
+    label = record.facts.donor_table["label"]
     for kept in record.folds:
+        tested = label[list(set(kept.predictions["donor"][kept.predictions["part"] != PARTS[0]]) & donors)]
+        if tested.nunique() < 2 or not set(kept.predictions["part"]) <= set(PARTS):
+            raise unreadable(kept.folder / PREDICTIONS, ValueError("it lacks a class, or names other parts"))
         if str(kept.history.fold) != kept.folder.name:
             raise unreadable(kept.folder / HISTORY, ValueError("it is of another fold"))
         for name, table in ((PREDICTIONS, kept.predictions), (BASELINES, kept.baselines)):

@@ -191,7 +191,9 @@ def test_a_picture_that_cannot_be_drawn_loses_no_number(
     assert_says((tmp_path / "run/report.html").read_text(), 'alt="curves"')
 
 
-@pytest.mark.parametrize("name", [r"High $\frac{1$ x", "_x {} <b>& %s {0} a\\", "${seed}"])
+@pytest.mark.parametrize(
+    "name", [r"High $\frac{1$ x", "_x {} <b>& %s {0} a\\", "${seed}", "other or missing"]
+)
 def test_class_names_are_text_in_pictures_and_pages(name: str, tmp_path: Path) -> None:
     adata = atlas(effect=0.3)
     adata.obs["ADNC"] = adata.obs["ADNC"].astype(str).replace("High", name)

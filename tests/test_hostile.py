@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from oligo_ad import command, compare, tasks
 from oligo_ad.config import SweepConfig
+from oligo_ad.errors import UserError
 from oligo_ad.record import Record
+from oligo_ad.results import report
 from oligo_ad.sweeps import sweep
 from oligo_ad.sweeps.comparison import compare as compared
 from oligo_ad.sweeps.comparison import find_runs
@@ -169,6 +173,50 @@ def test_a_report_of_a_changed_directory_is_refused_and_none_is_written(
     assert_says(answer(tasks.run, redraw, bad / "x"), str(bad), told)
     assert (bad / "report.html").read_bytes() == before
     assert not (bad / "x").exists()
+
+
+STRANGE = (None, True, -1, 3, 1e308, float("nan"), "", "=1", [], {}, [1], {"a": 1}, "../..", 10**30)
+
+
+def mutated(content: Any, rng: random.Random) -> None:
+    """Change one entry somewhere: remove it, or put something strange in its place."""
+    places: list[tuple[Any, Any]] = []
+
+    def walk(node: Any) -> None:
+        entries = (
+            node.items() if isinstance(node, dict) else enumerate(node[:6]) if isinstance(node, list) else ()
+        )
+        for key, inner in list(entries):
+            places.append((node, key))
+            walk(inner)
+
+    walk(content)
+    node, key = rng.choice(places)
+    if rng.random() < 0.25:
+        del node[key]
+    else:
+        node[key] = rng.choice(STRANGE)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_entry_may_be_strange_and_is_refused_or_harmless(
+    bad: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "draw", lambda run: {})
+    rng = random.Random(seed)
+    file = bad / rng.choice(
+        ["metrics.json", "facts.json", "split.json", "folds/1/history.json", "config.yaml"]
+    )
+    content = yaml.safe_load(file.read_text())
+    mutated(content, rng)
+    file.write_text(json.dumps(content))
+    board = compared(find_runs([bad.parent]))
+    write_board(board, bad.parent)
+    assert board.table.set_index("run")["status"]["good"] == "finished"
+    with suppress(UserError):
+        tasks.run(configuration("task=report", f"run={bad}"), bad / "x")
+    with suppress(UserError):
+        command._saved(str(bad), [])
 
 
 def test_a_folder_that_is_named_like_no_fold_is_none(bad: Path) -> None:

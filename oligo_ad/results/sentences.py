@@ -123,16 +123,14 @@ class RunSummary:
     def flow_table(self) -> pd.DataFrame:
         """Donors and nuclei of each class after each step of the selection."""
         flow = pd.DataFrame(self.record.facts.flow)
-        names = dict(zip(("negative", "positive"), self.class_names, strict=True))
-        text = flow.assign(
-            value=[
-                f"{d:,} donors, {n:,} nuclei" for d, n in zip(flow["donors"], flow["nuclei"], strict=True)
-            ],
-            group=flow["class"].map(names).fillna("other or missing"),
-        )
-        table = text.pivot(index="step", columns="group", values="value")
-        order = [names["positive"], names["negative"], "other or missing"]
-        return table.loc[flow["step"].drop_duplicates(), order].rename_axis(index=None, columns=None)
+        values = [f"{d:,} donors, {n:,} nuclei" for d, n in zip(flow["donors"], flow["nuclei"], strict=True)]
+        groups = ["positive", "negative", "excluded"]
+        text = flow.assign(value=values, group=flow["class"].where(flow["class"].isin(groups), "excluded"))
+        table = text.drop_duplicates(["step", "group"]).pivot(index="step", columns="group", values="value")
+        table = table.reindex(index=flow["step"].drop_duplicates(), columns=groups, fill_value="")
+        # Named at the end: a class may be called as a column is.
+        table.columns = pd.Index([*reversed(self.class_names), "other or missing"])
+        return table.rename_axis(index=None)
 
     @cached_property
     def shared_genes(self) -> int:
