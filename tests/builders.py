@@ -22,7 +22,7 @@ from oligo_ad.data.cache import load_cohort
 from oligo_ad.data.cohort import Cohort, build
 from oligo_ad.data.contrast import Contrast, open_contrast
 from oligo_ad.data.split import PARTS, Fold
-from oligo_ad.data.sums import DonorSums
+from oligo_ad.data.sums import sum_by_donor
 from oligo_ad.errors import UserError
 from oligo_ad.facts import Epoch, FoldHistory
 from oligo_ad.models.pretrained import Pretrained
@@ -77,6 +77,13 @@ def atlas(
     var = pd.DataFrame(index=[f"GENE{i}" for i in range(genes)])
     counts = sp.csr_matrix(rng.poisson(rate).astype(np.float32))
     return ad.AnnData(counts, obs=frame, var=var)
+
+
+def arranged(adata: ad.AnnData, donor: str = "Donor ID") -> ad.AnnData:
+    """The same nuclei and genes in the order of a cohort, for genes that have no Ensembl id."""
+    order = pd.DataFrame({"donor": adata.obs[donor].astype(str), "barcode": adata.obs_names})
+    rows = order.reset_index(drop=True).sort_values(["donor", "barcode"]).index
+    return adata[rows, adata.var_names.argsort()]
 
 
 def write(adata: ad.AnnData, folder: Path, name: str = "atlas.h5ad") -> Path:
@@ -175,14 +182,14 @@ def exchanged(cohort: Cohort, values: np.ndarray, content: Literal["counts", "lo
     rows = sp.csr_matrix(values, dtype=np.float32)
     indices, indptr = rows.indices.astype(np.uint16), rows.indptr.astype(np.int64)
     total = values.sum(axis=1, dtype=np.float64) if content == "counts" else np.full(len(values), np.nan)
-    sums = DonorSums.zeros(len(cohort.donors), values.shape[1])
     scale = TARGET / np.maximum(total, 1) if content == "counts" else None
-    sums.add(rows, scale, cohort.donors.index.get_indexer(cohort.cells["donor"]))
+    donor = cohort.donors.index.get_indexer(cohort.cells["donor"])
+    matrix = NucleusMatrix(rows.data, indices, indptr[:-1], indptr[1:], np.arange(rows.shape[1]))
     return replace(
         cohort,
-        matrix=NucleusMatrix(rows.data, indices, indptr[:-1], indptr[1:], rows.shape[1]),
+        matrix=matrix,
         cells=cohort.cells.assign(total=total, n_genes=np.diff(rows.indptr)),
-        sums=sums,
+        sums=sum_by_donor(matrix, donor, len(cohort.donors), scale),
         expression=replace(cohort.expression, content=content),
     )
 

@@ -11,7 +11,7 @@ from anndata.utils import make_index_unique
 
 from oligo_ad.config import DataConfig
 from oligo_ad.data import selection
-from oligo_ad.data.sums import DonorSums
+from oligo_ad.data.sums import DonorSums, sum_by_donor
 from oligo_ad.errors import UserError
 from oligo_ad.progress import progress
 from oligo_ad.storage.atlas import Atlas
@@ -25,6 +25,9 @@ SHAPING = ("donor_key", "cell_type_key", "cell_types", "counts", "min_genes", "m
 @dataclass(frozen=True)
 class Cohort:
     """The nuclei of one cell type of every donor, as stored; nothing here was fitted or labelled.
+
+    Nuclei are in the order of donor and barcode, genes in that of Ensembl id and name: what is computed
+    does not depend on their order in the file.
 
     `matrix` [nuclei, genes], counts or log values; see `expression.content`.
     `cells`: barcode, donor, total (counts), n_genes, and for a simulated file `truth`.
@@ -77,9 +80,8 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     chosen = selection.select(atlas, config)
     expression = find_expression(atlas, config.counts)
     var = atlas.var(expression.matrix)
-    donors, donor_code = np.unique(chosen.donor, return_inverse=True)
-    writer, sums = MatrixWriter(folder, len(var)), DonorSums.zeros(len(donors), len(var))
-    total, n_genes = _write_rows(atlas, expression, chosen.rows, donor_code, config, writer, sums)
+    writer = MatrixWriter(folder, len(var))
+    total, n_genes = _write_rows(atlas, expression, chosen.rows, writer)
     cells = pd.DataFrame(
         {
             "barcode": atlas.barcodes(chosen.rows),
@@ -94,13 +96,17 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     cells = cells[good].reset_index(drop=True)
     left = cells["donor"].value_counts().reindex(chosen.steps.index, fill_value=0)
     columns, varying = _donor_columns(atlas, chosen.rows[good], cells["donor"])
+    cells = cells.sort_values(["donor", "barcode", "total", "n_genes"], kind="stable")
+    order = _gene_order(gene_names(var))
+    matrix = writer.close(good).of(cells.index.to_numpy()).reordered(order)
+    cells = cells.reset_index(drop=True)
     return Cohort(
-        matrix=writer.close(good),
+        matrix=matrix,
         cells=cells,
-        genes=gene_names(var),
+        genes=gene_names(var.iloc[order]),
         donors=pd.DataFrame({"nuclei": cells.groupby("donor").size()}).join(columns),
         varying=varying,
-        sums=sums.of(np.isin(donors, cells["donor"])),
+        sums=_sums(matrix, cells, expression),
         steps=chosen.steps.assign(**{quality(config): left}),
         expression=expression,
         simulated=atlas.simulated,
@@ -125,38 +131,29 @@ def quality(config: DataConfig) -> str:
     return f"quality (≥ {config.min_genes} genes, ≥ {config.min_nuclei} nuclei a donor)"
 
 
-def _write_rows(
-    atlas: Atlas,
-    expression: Expression,
-    rows: np.ndarray,
-    donor: np.ndarray,
-    config: DataConfig,
-    writer: MatrixWriter,
-    sums: DonorSums,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Write the chosen rows, and add those rich enough to the sums of their donors (by position).
+def _sums(matrix: NucleusMatrix, cells: pd.DataFrame, expression: Expression) -> DonorSums:
+    scale = TARGET / np.maximum(cells["total"].to_numpy(), 1) if expression.content == "counts" else None
+    donors, donor = np.unique(cells["donor"], return_inverse=True)
+    return sum_by_donor(matrix, donor, len(donors), scale)
 
-    Every value is checked, not those of a sample only. Returns sum and expressed genes of each nucleus.
+
+def _write_rows(
+    atlas: Atlas, expression: Expression, rows: np.ndarray, writer: MatrixWriter
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write the chosen rows. Every value is checked, not those of a sample only.
+
+    Returns:
+        Sum and expressed genes of each nucleus.
     """
-    totals, n_genes, first = [], [], 0
+    totals, n_genes = [], []
     with progress(f"reading {expression.matrix}", len(rows), "nuclei") as advance:
         for block in atlas.rows(expression.matrix, rows, log_slower=True):
             require(block, expression, atlas.path.name)
             writer.append(block)
             totals.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
             n_genes.append(np.diff(block.indptr))
-            good = _rich(n_genes[-1], config)
-            scale = TARGET / np.maximum(totals[-1][good], 1) if expression.content == "counts" else None
-            rich = block if good.all() else block[good]
-            sums.add(rich, scale, donor[first : first + len(good)][good])
-            first += len(good)
-            advance(len(good), block.data.nbytes + block.indices.nbytes)
+            advance(block.shape[0], block.data.nbytes + block.indices.nbytes)
     return np.concatenate(totals), np.concatenate(n_genes)
-
-
-def _rich(n_genes: np.ndarray, config: DataConfig) -> np.ndarray:
-    """Which nuclei express enough genes, and any at all."""
-    return n_genes >= max(1, config.min_genes)
 
 
 def _good(cells: pd.DataFrame, config: DataConfig) -> np.ndarray:
@@ -165,7 +162,7 @@ def _good(cells: pd.DataFrame, config: DataConfig) -> np.ndarray:
     Raises:
         UserError: none is left.
     """
-    rich = _rich(cells["n_genes"].to_numpy(), config)
+    rich = cells["n_genes"].to_numpy() >= max(1, config.min_genes)
     enough = cells[rich].groupby("donor").size() >= config.min_nuclei
     good: np.ndarray = rich & cells["donor"].isin(enough.index[enough]).to_numpy()
     if not good.any():
@@ -201,6 +198,12 @@ def gene_names(var: pd.DataFrame) -> pd.DataFrame:
     if "highly_variable" in var:
         genes["highly_variable"] = var["highly_variable"].to_numpy(bool)
     return genes
+
+
+def _gene_order(genes: pd.DataFrame) -> np.ndarray:
+    """Positions of genes in the order of Ensembl id, without its version, and name."""
+    ensembl = genes["ensembl"].fillna("").astype(str).str.partition(".")[0]
+    return np.lexsort((genes["name"].to_numpy(str), ensembl.to_numpy(str)))
 
 
 def _donor_columns(

@@ -17,11 +17,12 @@ SUMS = "sums.npy"
 
 
 def write_cohort(cohort: Cohort, folder: Path) -> dict[str, Any]:
-    """Write all of a cohort but its matrix, which is in the folder already.
+    """Write all of a cohort but the values of its matrix, which are in the folder already.
 
     Returns:
         Facts of the cohort that `open_cohort` needs besides the files, fit for JSON.
     """
+    cohort.matrix.save(folder)
     np.save(folder / SUMS, cohort.sums.values)
     for name in FRAMES:
         getattr(cohort, name).to_parquet(folder / f"{name}.parquet")
@@ -38,7 +39,7 @@ def write_cohort(cohort: Cohort, folder: Path) -> dict[str, Any]:
 def open_cohort(folder: Path, facts: dict[str, Any]) -> Cohort:
     """The cohort that was written to a folder, with its matrix mapped."""
     return Cohort(
-        matrix=open_matrix(folder, facts["shape"][1]),
+        matrix=open_matrix(folder),
         sums=DonorSums(np.load(folder / SUMS)),
         expression=Expression(**facts["expression"]),
         simulated=facts["simulated"],

@@ -1,12 +1,12 @@
 """Sums of each gene over each donor's nuclei: enough to choose genes and to make pseudobulk profiles."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
-import scipy.sparse as sp
 
-from oligo_ad.storage.kernels import add_by_donor
+from oligo_ad.storage.kernels import add_rows
+from oligo_ad.storage.matrix import NucleusMatrix
+from oligo_ad.threads import CORES, in_order
 
 
 @dataclass(frozen=True)
@@ -19,23 +19,6 @@ class DonorSums:
     """
 
     values: np.ndarray
-
-    @classmethod
-    def zeros(cls, n_donors: int, n_genes: int) -> Self:
-        """Sums before the first nucleus is added."""
-        return cls(np.zeros((3, n_donors, n_genes)))
-
-    def add(self, block: sp.csr_matrix, scale: np.ndarray | None, donor: np.ndarray) -> None:
-        """Add nuclei one after the other: sums of blocks would depend on where blocks begin.
-
-        Args:
-            block: their rows.
-            scale: what makes the counts of each row counts per 10,000; None for log values.
-            donor: their donors' positions.
-        """
-        scales = np.empty(0) if scale is None else scale
-        arrays = (block.indptr, block.indices, block.data)
-        add_by_donor(*arrays, scales, scale is None, donor, self.values)
 
     def of(self, donors: np.ndarray) -> "DonorSums":
         """The sums of some donors, by their positions or a mask."""
@@ -53,3 +36,27 @@ class DonorSums:
         about_mean = squares - n_nuclei * mean**2
         # What the difference of two equal sums leaves is rounding, not variance.
         return mean, np.where(about_mean > 1e-10 * squares, about_mean, 0.0) / max(1, n_nuclei - 1)
+
+
+def sum_by_donor(
+    matrix: NucleusMatrix, donor: np.ndarray, n_donors: int, scale: np.ndarray | None
+) -> DonorSums:
+    """The sums of each donor's nuclei, added one after the other in the order of the matrix.
+
+    Args:
+        matrix: their values.
+        donor: [nuclei] the position of each one's donor, rising.
+        n_donors: how many donors there are.
+        scale: [nuclei] what makes their counts counts per 10,000; None for log values.
+    """
+    bounds = np.searchsorted(donor, np.arange(n_donors + 1))
+    scales = np.empty(0) if scale is None else scale
+
+    def of_donor(number: int) -> np.ndarray:
+        rows = slice(*bounds[number : number + 2])
+        sums = np.zeros((3, len(matrix.stored_as)))
+        places = (matrix.starts[rows], matrix.stops[rows])
+        add_rows(*places, matrix.indices, matrix.data, scales[rows], scale is None, sums)
+        return sums[:, matrix.stored_as]
+
+    return DonorSums(np.stack(list(in_order(of_donor, range(n_donors), CORES)), axis=1))

@@ -18,7 +18,7 @@ BINS = 20  # of mean expression, within which dispersions are compared
 def choose_genes(
     cohort: Cohort, train: tuple[str, ...], choice: Choice, n_genes: int, flavor: Flavor
 ) -> list[str]:
-    """Names of the panel genes, in the order of the file.
+    """Names of the panel genes, in the order of the cohort.
 
     Args:
         cohort: nuclei and genes.

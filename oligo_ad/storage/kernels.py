@@ -5,26 +5,26 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def add_by_donor(
-    indptr: np.ndarray,
+def add_rows(
+    starts: np.ndarray,
+    stops: np.ndarray,
     genes: np.ndarray,
     values: np.ndarray,
     scale: np.ndarray,
     logged: bool,
-    donor: np.ndarray,
     sums: np.ndarray,
 ) -> None:
-    """Add rows of nuclei to `sums` [3, donors, genes]: values, values per 10,000, and their squares.
+    """Add nuclei to `sums` [3, genes], one after the other: values, values per 10,000, and their squares.
 
     Per 10,000 is a value times its nucleus's `scale` [rows], or its exponential - 1 where `logged`.
     """
-    for row in range(len(indptr) - 1):
-        for place in range(indptr[row], indptr[row + 1]):
+    for row in range(len(starts)):
+        for place in range(starts[row], stops[row]):
             gene, value = genes[place], np.float64(values[place])
             normalised = np.expm1(value) if logged else value * scale[row]
-            sums[0, donor[row], gene] += value
-            sums[1, donor[row], gene] += normalised
-            sums[2, donor[row], gene] += normalised * normalised
+            sums[0, gene] += value
+            sums[1, gene] += normalised
+            sums[2, gene] += normalised * normalised
 
 
 @njit(cache=True, nogil=True)

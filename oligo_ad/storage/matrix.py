@@ -13,7 +13,8 @@ import scipy.sparse as sp
 
 from oligo_ad.storage.kernels import copy_wanted, count_wanted
 
-FILES = ("data.npy", "indices.npy", "indptr.npy")
+FILES = ("data.npy", "indices.npy")
+PLACES, GENES = "places.npy", "stored_as.npy"
 BLOCK = 1 << 22  # nonzeros that are moved at once
 
 
@@ -21,41 +22,54 @@ BLOCK = 1 << 22  # nonzeros that are moved at once
 class NucleusMatrix:
     """Values of nuclei by genes, stored by nucleus (CSR).
 
-    `data` [nonzeros] float32; `indices` [nonzeros] the genes, uint16 where they fit; `starts`, `stops`
-    [nuclei] int64: where each nucleus's values begin and end. Within a nucleus genes rise, and no zero is
-    stored.
+    Nuclei and genes may have another order than the one in which they are stored.
+
+    `data` [nonzeros] float32; `indices` [nonzeros] the genes as stored, uint16 where they fit; within a
+    nucleus they rise, and no zero is stored. `starts`, `stops` [nuclei] int64: where the values of each
+    nucleus begin and end. `stored_as` [genes]: the number by which each gene is stored.
     """
 
     data: np.ndarray
     indices: np.ndarray
     starts: np.ndarray
     stops: np.ndarray
-    n_genes: int
+    stored_as: np.ndarray
 
     @property
     def shape(self) -> tuple[int, int]:
         """Nuclei and genes."""
-        return len(self.starts), self.n_genes
+        return len(self.starts), len(self.stored_as)
 
     def of(self, rows: np.ndarray) -> "NucleusMatrix":
-        """Some nuclei: a view, no value is copied."""
+        """Some nuclei, in the order given: a view, no value is copied."""
         return replace(self, starts=self.starts[rows], stops=self.stops[rows])
 
+    def reordered(self, genes: np.ndarray) -> "NucleusMatrix":
+        """The same with its genes in another order: a view, no value is copied."""
+        return replace(self, stored_as=self.stored_as[genes])
+
     def columns(self, genes: np.ndarray) -> sp.csr_matrix:
-        """The values of some genes [nuclei, len(genes)], columns in the order given: a copy."""
-        place_of = np.full(self.n_genes, -1, np.int32)
-        place_of[genes] = np.arange(len(genes), dtype=np.int32)
+        """The values of some genes [nuclei, len(genes)], columns in the order given: a canonical copy."""
+        place_of = np.full(len(self.stored_as), -1, np.int32)
+        place_of[self.stored_as[genes]] = np.arange(len(genes), dtype=np.int32)
         indptr = count_wanted(self.starts, self.stops, self.indices, place_of)
         values, places = np.empty(indptr[-1], np.float32), np.empty(indptr[-1], np.int32)
         copy_wanted(self.starts, self.stops, self.indices, self.data, place_of, places, values)
-        return sp.csr_matrix((values, places, indptr), shape=(self.shape[0], len(genes)))
+        found = sp.csr_matrix((values, places, indptr), shape=(self.shape[0], len(genes)))
+        found.sort_indices()
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write the order of nuclei and genes beside the values, which are in the folder already."""
+        np.save(folder / PLACES, np.stack([self.starts, self.stops]))
+        np.save(folder / GENES, self.stored_as)
 
 
-def open_matrix(folder: Path, n_genes: int) -> NucleusMatrix:
-    """The matrix that was written to a folder, mapped."""
-    data, indices = (np.load(folder / name, mmap_mode="r") for name in FILES[:2])
-    indptr = np.load(folder / FILES[2])
-    return NucleusMatrix(data, indices, indptr[:-1], indptr[1:], n_genes)
+def open_matrix(folder: Path) -> NucleusMatrix:
+    """The matrix that was written to a folder, its values mapped."""
+    data, indices = (np.load(folder / name, mmap_mode="r") for name in FILES)
+    starts, stops = np.load(folder / PLACES)
+    return NucleusMatrix(data, indices, starts, stops, np.load(folder / GENES))
 
 
 class MatrixWriter:
@@ -72,7 +86,7 @@ class MatrixWriter:
         small = n_genes <= 1 + np.iinfo(np.uint16).max
         self._files = [
             _GrowingArray(folder / name, np.dtype(dtype))
-            for name, dtype in zip(FILES, (np.float32, np.uint16 if small else np.int32), strict=False)
+            for name, dtype in zip(FILES, (np.float32, np.uint16 if small else np.int32), strict=True)
         ]
 
     def append(self, block: sp.csr_matrix) -> None:
@@ -86,8 +100,9 @@ class MatrixWriter:
         lengths = np.concatenate(self._lengths)
         for file in self._files:
             file.close(lengths, keep)
-        np.save(self._folder / FILES[2], np.concatenate([[0], np.cumsum(lengths[keep])]))
-        return open_matrix(self._folder, self._n_genes)
+        data, indices = (np.load(self._folder / name, mmap_mode="r") for name in FILES)
+        stops = np.cumsum(lengths[keep])
+        return NucleusMatrix(data, indices, stops - lengths[keep], stops, np.arange(self._n_genes))
 
 
 class _GrowingArray:

@@ -426,7 +426,7 @@ def test_donors_with_too_few_nuclei_are_gone_from_everything(tmp_path: Path) -> 
     config = replace(builders.configuration().data, **choices)
     for _ in ("built", "from the cache"):
         cohort = load_cohort(config, tmp_path / "cache")
-        left = adata[(adata.obs["Subclass"] == "Oligodendrocyte").to_numpy() & ~lost]
+        left = builders.arranged(adata[(adata.obs["Subclass"] == "Oligodendrocyte").to_numpy() & ~lost])
         assert cohort.donors.index.tolist() == ["D00", "D02", "D03", "D04", "D06"]
         assert cohort.cells["barcode"].tolist() == left.obs_names.tolist()
         np.testing.assert_array_equal(builders.counts(cohort), left.X.toarray())

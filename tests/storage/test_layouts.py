@@ -152,7 +152,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 
 def assert_same(made: Cohort, plain: Cohort) -> None:
-    for name in ("data", "indices", "starts", "stops"):
+    for name in ("data", "indices", "starts", "stops", "stored_as"):
         np.testing.assert_array_equal(getattr(made.matrix, name), getattr(plain.matrix, name), strict=True)
     np.testing.assert_array_equal(made.sums.values, plain.sums.values, strict=True)
     for name in ("cells", "genes", "donors", "steps"):
@@ -162,7 +162,7 @@ def assert_same(made: Cohort, plain: Cohort) -> None:
 def as_anndata_reads(path: Path) -> np.ndarray:
     """Counts of the oligodendrocytes with any, as the library that defines the format gives them."""
     adata = ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path)
-    adata = adata.raw.to_adata() if adata.raw is not None else adata
+    adata = builders.arranged(adata.raw.to_adata() if adata.raw is not None else adata)
     values = adata[adata.obs["Subclass"] == "Oligodendrocyte"].X
     dense = np.asarray(values.toarray() if sp.issparse(values) else values)
     return dense[dense.any(axis=1)].astype(np.float32)

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oligo_ad.data.sums import DonorSums
+from oligo_ad.data.sums import DonorSums, sum_by_donor
 from oligo_ad.storage import matrix
 from oligo_ad.storage.matrix import FILES, MatrixWriter, NucleusMatrix, open_matrix
 
@@ -41,7 +41,7 @@ def written(
 
 
 def dense(cells: NucleusMatrix) -> np.ndarray:
-    return cells.columns(np.arange(cells.n_genes)).toarray()
+    return cells.columns(np.arange(cells.shape[1])).toarray()
 
 
 # Any rows, any of them kept: their lengths, which are kept, where blocks are cut, values moved at once.
@@ -73,12 +73,24 @@ def test_exactly_the_rows_to_be_kept_are_kept(
 
 def test_each_file_is_one_that_numpy_opens(tmp_path: Path) -> None:
     rows = counts(30)
-    written(rows, tmp_path, [7, 8, 20])
+    cells = written(rows, tmp_path, [7, 8, 20])
     parts = [np.load(tmp_path / name) for name in FILES]
-    for part, expected in zip(parts, (rows.data, rows.indices, rows.indptr), strict=True):
+    for part, expected in zip(parts, (rows.data, rows.indices), strict=True):
         np.testing.assert_array_equal(part, expected)
-    assert [part.dtype for part in parts] == [np.float32, np.uint16, np.int64]
-    np.testing.assert_array_equal(dense(open_matrix(tmp_path, GENES)), rows.toarray())
+    assert [part.dtype for part in parts] == [np.float32, np.uint16]
+    cells.save(tmp_path)
+    np.testing.assert_array_equal(dense(open_matrix(tmp_path)), rows.toarray())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.permutations(range(30)), st.permutations(range(GENES)))
+def test_a_view_in_any_order_is_kept_as_it_is(nuclei: list[int], genes: list[int]) -> None:
+    rows = counts(30)
+    with tempfile.TemporaryDirectory() as folder:
+        view = written(rows, Path(folder), [9]).of(np.array(nuclei)).reordered(np.array(genes))
+        view.save(Path(folder))
+        for found in (view, open_matrix(Path(folder))):
+            np.testing.assert_array_equal(dense(found), rows.toarray()[nuclei][:, genes])
 
 
 @pytest.mark.parametrize(
@@ -117,9 +129,9 @@ def test_some_rows_are_those_of_scipy_and_copy_no_value(tmp_path: Path) -> None:
 @given(st.lists(st.integers(0, GENES - 1), unique=True), st.integers(0, 20))
 def test_columns_are_those_of_scipy_in_any_order(genes: list[int], seed: int) -> None:
     rows = counts(30, seed)
-    pointers = rows.indptr.astype(np.int64)
-    cells = NucleusMatrix(rows.data, rows.indices.astype(np.uint16), pointers[:-1], pointers[1:], GENES)
+    cells = stored(rows)
     found = cells.columns(np.array(genes, int))
+    assert found.has_canonical_format
     assert found.dtype == np.float32
     assert found.shape == (30, len(genes))
     np.testing.assert_array_equal(found.toarray(), rows.toarray()[:, genes])
@@ -134,11 +146,17 @@ def per_10_000(rows: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
     return rows.toarray().astype(np.float64) * scale[:, None], scale
 
 
-def summed(rows: sp.csr_matrix, donor: np.ndarray, cuts: list[int], logged: bool = False) -> DonorSums:
-    sums, scale = DonorSums.zeros(DONORS, GENES), per_10_000(rows)[1]
-    for first, last in blocks(rows, cuts):
-        sums.add(rows[first:last], None if logged else scale[first:last], donor[first:last])
-    return sums
+def stored(rows: sp.csr_matrix) -> NucleusMatrix:
+    pointers = rows.indptr.astype(np.int64)
+    indices = rows.indices.astype(np.uint16)
+    return NucleusMatrix(rows.data, indices, pointers[:-1], pointers[1:], np.arange(rows.shape[1]))
+
+
+def summed(rows: sp.csr_matrix, donor: np.ndarray, logged: bool = False) -> DonorSums:
+    """The sums of rows in any order of donors."""
+    order = np.argsort(donor, kind="stable")
+    scale = None if logged else per_10_000(rows)[1][order]
+    return sum_by_donor(stored(rows).of(order), donor[order], DONORS, scale)
 
 
 @pytest.fixture
@@ -152,7 +170,7 @@ def test_sums_by_donor_are_those_of_numpy(donor: np.ndarray, logged: bool) -> No
     rows = counts(50)
     values = rows.toarray().astype(np.float64)
     normalised = np.expm1(values) if logged else per_10_000(rows)[0]
-    sums = summed(rows, donor, [11, 30], logged)
+    sums = summed(rows, donor, logged)
     for found, part in zip(sums.values, (values, normalised, normalised**2), strict=True):
         expected = np.stack([part[donor == i].sum(axis=0) for i in range(DONORS)])
         np.testing.assert_allclose(found, expected, rtol=1e-13)
@@ -161,20 +179,25 @@ def test_sums_by_donor_are_those_of_numpy(donor: np.ndarray, logged: bool) -> No
 
 
 @settings(max_examples=40, deadline=None)
-@given(cuts, st.integers(0, 9))
-def test_sums_are_the_same_bits_however_rows_are_cut_into_blocks(cuts: list[int], seed: int) -> None:
+@given(st.permutations(range(GENES)), st.integers(0, 9))
+def test_sums_are_the_same_bits_in_any_order_of_donors_and_of_genes(genes: list[int], seed: int) -> None:
     rows, donor = counts(50, seed), np.random.default_rng(seed).integers(0, DONORS, 50)
-    whole = summed(rows, donor, [])
-    np.testing.assert_array_equal(summed(rows, donor, cuts).values, whole.values, strict=True)
+    whole = summed(rows, donor)
+    renamed = summed(rows, DONORS - 1 - donor)
+    np.testing.assert_array_equal(renamed.values[:, ::-1], whole.values, strict=True)
+    order, by_donor = np.array(genes), np.argsort(donor, kind="stable")
+    view = stored(rows[:, np.argsort(order)].sorted_indices()).reordered(order).of(by_donor)
+    found = sum_by_donor(view, donor[by_donor], DONORS, per_10_000(rows)[1][by_donor])
+    np.testing.assert_array_equal(found.values, whole.values, strict=True)
 
 
 @pytest.mark.parametrize("changed", [0, 2, 3])
 def test_the_sums_of_a_donor_are_its_own_to_the_last_bit(donor: np.ndarray, changed: int) -> None:
     rows = counts(50)
-    before = summed(rows, donor, [13]).values
+    before = summed(rows, donor).values
     other = rows.toarray()
     other[donor == changed] = np.random.default_rng(2).poisson(300, other[donor == changed].shape)
-    after = summed(sp.csr_matrix(other), donor, [29]).values
+    after = summed(sp.csr_matrix(other), donor).values
     same = np.arange(DONORS) != changed
     np.testing.assert_array_equal(before[:, same], after[:, same], strict=True)
     assert (before[:, changed] != after[:, changed]).all()
@@ -182,7 +205,7 @@ def test_the_sums_of_a_donor_are_its_own_to_the_last_bit(donor: np.ndarray, chan
 
 def test_mean_and_variance_are_those_of_numpy_for_any_donors(donor: np.ndarray) -> None:
     rows = counts(50)
-    sums, values = summed(rows, donor, []), per_10_000(rows)[0]
+    sums, values = summed(rows, donor), per_10_000(rows)[0]
     for chosen in ([0], [0, 2], [3, 0], [0, 1, 2, 3]):
         own = np.isin(donor, chosen)
         mean, variance = sums.of(np.array(chosen)).mean_variance(int(own.sum()))
@@ -194,6 +217,6 @@ def test_mean_and_variance_are_those_of_numpy_for_any_donors(donor: np.ndarray) 
 
 def test_the_variance_of_one_nucleus_is_zero() -> None:
     rows = counts(1)
-    mean, variance = summed(rows, np.array([0]), []).of(np.array([0])).mean_variance(1)
+    mean, variance = summed(rows, np.array([0])).of(np.array([0])).mean_variance(1)
     np.testing.assert_allclose(mean, per_10_000(rows)[0][0], rtol=1e-12)
     assert (variance == 0).all()

@@ -24,7 +24,7 @@ LEVELS = ["High"] * 5 + ["Not AD"] * 4 + ["Low"] * 3 + ["Intermediate"] * 2 + ["
 N_DONORS, NUCLEI, GENES = len(LEVELS), 8, 30
 TAKEN = {"High": 5, "Not AD": 4}
 AGES = 70.0 + 5 * np.arange(N_DONORS) % N_DONORS
-SYMBOLS = [f"GENE{i}" for i in range(GENES)]
+SYMBOLS = [f"GENE{i:02d}" for i in range(GENES)]
 ENSEMBL = [f"ENSG{i:011d}" for i in range(GENES)]
 NESTED = ("Hispanic/Latino", "Race (choice=American Indian/ Alaska Native)")
 
@@ -156,6 +156,8 @@ def test_counts_donors_and_labels_are_those_of_the_source(release: Release, tmp_
     contrast, source = read(release, tmp_path), nuclei()
     cohort, label = contrast.cohort, contrast.labels.of_donor
     wanted = source[source.obs["level"].isin(list(TAKEN)) & (source.obs["type"] == "Oligodendrocyte")]
+    wanted.var_names = SYMBOLS
+    wanted = builders.arranged(wanted, "donor")
     assert cohort.expression.content == "counts"
     np.testing.assert_array_equal(builders.counts(cohort), wanted.X.toarray())
     assert cohort.cells["barcode"].tolist() == wanted.obs_names.tolist()
