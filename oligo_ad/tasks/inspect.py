@@ -6,10 +6,10 @@ import pandas as pd
 
 from oligo_ad.config import Config, DataConfig
 from oligo_ad.data.cache import source
-from oligo_ad.data.cohort import gene_names
-from oligo_ad.data.columns import find_column
-from oligo_ad.data.covariates import ALIASES, LABEL_DERIVED, derived_from_label
+from oligo_ad.data.columns import ALIASES, find_column
+from oligo_ad.data.genes import gene_names
 from oligo_ad.data.labels import Labels, read_labels
+from oligo_ad.data.leakage import LABEL_DERIVED, derived_from_label
 from oligo_ad.data.selection import Selection, recognise, select
 from oligo_ad.data.split import make_folds
 from oligo_ad.errors import UserError, listing
