@@ -167,10 +167,18 @@ def _advice(label: pd.Series, config: SplitConfig) -> str:
         if _works(label, replace(config, only=None, **words)):
             asked = {name: value for name, value in words.items() if value != getattr(config, name)}
             typed = [f"split{'' if n == 'kind' else f'.{n}'}={value}" for n, value in asked.items()]
-            fewer = range(2, asked.get("folds", 2))
-            works = [*asked] == ["folds"] and all(_works(label, replace(config, folds=n)) for n in fewer)
-            return f"Set {' '.join(typed)}{' or fewer' if works and fewer else ''}, or add donors."
+            if [*asked] == ["folds"]:
+                typed += [_fewer(label, config, int(asked["folds"]))]
+            return f"Set {' '.join(filter(None, typed))}, or add donors."
     return "Add donors: no split of these has both classes in train, validation and test."
+
+
+def _fewer(label: pd.Series, config: SplitConfig, most: int) -> str:
+    """What else there is below the largest number of folds."""
+    works = [n for n in range(most, 1, -1) if _works(label, replace(config, only=None, folds=n))]
+    if len(works) == most - 1:
+        return "or fewer" if most > 2 else ""
+    return f"(of split.folds={most} or fewer, {listing(works)} would do)"
 
 
 def _alternatives(label: pd.Series, config: SplitConfig) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
 import numpy as np
 
@@ -54,6 +55,7 @@ def spelling(text: str) -> str:
     return text
 
 
+@lru_cache(1 << 17)
 def key(text: str) -> str:
     """What is the same for two texts that are one value: case, blanks and Unicode form do not count.
 
