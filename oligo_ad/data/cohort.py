@@ -98,7 +98,7 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     cells = cells[good].reset_index(drop=True)
     left = cells["donor"].value_counts().reindex(chosen.steps.index, fill_value=0)
     matrix = writer.close(good)
-    columns, varying = donor_columns(atlas, Grouping.of(chosen.donors, chosen.rows[good]))
+    columns, varying = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows[good]))
     return Cohort(
         matrix=matrix,
         cells=cells,

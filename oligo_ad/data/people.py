@@ -27,8 +27,10 @@ class Grouping:
     rows: np.ndarray
 
     @classmethod
-    def of(cls, donors: Donors, rows: np.ndarray) -> "Grouping":
-        of = donors.of.iloc[rows].cat.remove_unused_categories().cat
+    def of(cls, donor: pd.Series, rows: np.ndarray) -> "Grouping":
+        """The donors of some rows, each of which has one; numbered in the order of their ids."""
+        of = donor.iloc[rows].cat.remove_unused_categories()
+        of = of.cat.reorder_categories(sorted(of.cat.categories)).cat
         return cls(of.codes.to_numpy().astype(np.int64), of.categories, rows)
 
 
@@ -77,7 +79,7 @@ def check_people(atlas: Atlas, donors: Donors, rows: np.ndarray) -> list[str]:
     Raises:
         UserError: an id has another sex or genotype in another data set, so it names several people.
     """
-    group = Grouping.of(donors, rows)
+    group = Grouping.of(donors.of, rows)
     facts = {
         role: Coded.of(read_column(atlas, name, rows))
         for role in ("sex", "apoe", "age")
@@ -97,7 +99,7 @@ def check_people(atlas: Atlas, donors: Donors, rows: np.ndarray) -> list[str]:
 def hint_of_data_sets(atlas: Atlas, donors: Donors, name: str) -> str:
     """What to do about a column that varies within donors, where another column tells people apart."""
     rows = np.flatnonzero(donors.of.notna().to_numpy())
-    group = Grouping.of(donors, rows)
+    group = Grouping.of(donors.of, rows)
     return _hint(atlas, group, Coded.of(read_column(atlas, name, rows)), donors.column)
 
 
