@@ -34,7 +34,7 @@ def encode_column(name: str, raw: pd.Series) -> Encoded:
         return {name: values}, [*_unread(name, column, counts, "genotype"), *_unknown(name, values)]
     role = next((role for role, names in ALIASES.items() if name == role or name in names), name)
     kind = column.kind(UNITS.get(role, ""))
-    if role == "age" or kind == "number":
+    if role == "age" or kind == "number" or (role in POSSIBLE and any(column.numbers(UNITS[role]))):
         return _numbers(name, role, column, raw.index)
     if kind == "flag":
         flags = [

@@ -12,7 +12,7 @@ from oligo_ad.errors import UserError, listing
 ENSEMBL = r"ENS[A-Z]*G\d{11}(\.\d+)?(_PAR_Y)?"
 SYMBOLS = {"feature_name", "gene_symbol", "gene_symbols", "gene_name", "gene_names", "symbol"}
 # Genomes that Cell Ranger puts before the names of genes.
-GENOME = re.compile(r"(?:grch|hg|mm|grcm|grcz|rnor|mmul)[a-z]*\d+[a-z0-9.]*_{1,6}(?=.)", re.IGNORECASE)
+GENOME = re.compile(r"(?:grch|grcm|hg|mm)\d{2}[a-z]*(?:_premrna)?[_-]{1,6}(?=.)", re.IGNORECASE)
 SPREADSHEET = re.compile(r"\d{1,2}-(?:Mar|Sept?|Dec|Oct|Apr|Feb)|(?:Mar|Sept?|Dec)-\d{1,2}", re.IGNORECASE)
 VARIABLE = "highly_variable"
 

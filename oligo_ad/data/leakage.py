@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 # ADNC is computed from Thal, Braak and CERAD; the others are read at the same examination, or
 # follow from the disease. As features they give the answer away. Names are compared as lower-case words.
 LABEL_DERIVED = {
-    r"adnc|neuropath|nia reagan|niareagan|\bad (status|group|pathology)\b|pathologic": (
+    r"adnc|neuropath|nia reagan|niareagan|\bad ?(status|group|pathology)\b|pathologic": (
         "it is the label, or a coarser form of it"
     ),
     r"braak|thal|cerad|cerad ?sc": "ADNC is computed from Thal, Braak and CERAD",
