@@ -105,7 +105,7 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
         genes=gene_names(var),
         donors=pd.DataFrame({"nuclei": left[left > 0]}).join(columns).rename_axis("donor"),
         varying=varying,
-        sums=sums.of(np.isin(donors, cells["donor"])),
+        sums=sums.of(np.isin(donors, left.index[left > 0].to_numpy(str))),
         steps=chosen.steps.assign(**{quality(config): left}),
         expression=expression,
         simulated=atlas.simulated,

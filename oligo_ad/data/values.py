@@ -38,8 +38,8 @@ def text_of(value: object) -> str:
 
 def is_missing(text: str) -> bool:
     """Whether a text is a word for "unknown"."""
-    word = key(text)
-    return word in MISSING or word.strip("<>()[]{}") in MISSING or word in ("inf", "-inf", "+inf")
+    word = key(text).strip("<>()[]{}")
+    return word in MISSING or word in ("inf", "-inf", "+inf")
 
 
 def spelling(text: str) -> str:
