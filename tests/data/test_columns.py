@@ -171,6 +171,7 @@ def test_a_flag_is_the_same_however_it_is_stored(values: list[bool | None]) -> N
         pd.Series(words, dtype="category"),
         pd.Series([None if w is None else w.upper() for w in words], dtype=object),
         pd.Series(values, dtype="category"),
+        pd.Series([str(w).replace("None", "nan") for w in words], dtype=object),
         pd.Series(numbers).astype("Int64"),
     ):
         flags = column_of(stored).as_flags()
