@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata.utils import make_index_unique
 
 from oligo_ad.config import DataConfig
 from oligo_ad.data import selection
+from oligo_ad.data.columns import plain, read_column
+from oligo_ad.data.duplicates import copies
+from oligo_ad.data.genes import gene_names, gene_notes, gene_order
+from oligo_ad.data.people import Grouping, check_people, vary_within
 from oligo_ad.data.sums import DonorSums, sum_by_donor
 from oligo_ad.errors import UserError
 from oligo_ad.progress import progress
@@ -78,6 +81,7 @@ class Cohort:
 def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     """Select nuclei, write their rows into a folder, drop poor nuclei and donors with too few."""
     chosen = selection.select(atlas, config)
+    people = check_people(atlas, chosen.donors, chosen.rows)
     expression = find_expression(atlas, config.counts)
     var = atlas.var(expression.matrix)
     writer = MatrixWriter(folder, len(var))
@@ -95,23 +99,23 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     good = _good(cells, config)
     cells = cells[good].reset_index(drop=True)
     left = cells["donor"].value_counts().reindex(chosen.steps.index, fill_value=0)
-    columns, varying = _donor_columns(atlas, chosen.rows[good], cells["donor"])
+    columns, varying = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows[good]))
     cells = cells.sort_values(["donor", "barcode", "total", "n_genes"], kind="stable")
-    order = _gene_order(gene_names(var))
+    order = gene_order(gene_names(var))
     matrix = writer.close(good).of(cells.index.to_numpy()).reordered(order)
     cells = cells.reset_index(drop=True)
     return Cohort(
         matrix=matrix,
         cells=cells,
         genes=gene_names(var.iloc[order]),
-        donors=pd.DataFrame({"nuclei": cells.groupby("donor").size()}).join(columns),
+        donors=pd.DataFrame({"nuclei": left[left > 0]}).join(columns).rename_axis("donor"),
         varying=varying,
         sums=_sums(matrix, cells, expression),
         steps=chosen.steps.assign(**{quality(config): left}),
         expression=expression,
         simulated=atlas.simulated,
         about=_about(atlas, chosen, expression),
-        notes=chosen.notes,
+        notes=(*chosen.notes, *people, *gene_notes(var), *copies(matrix, cells)),
     )
 
 
@@ -178,52 +182,22 @@ def lost_in_quality_control(lost: str, config: DataConfig) -> str:
     )
 
 
-def gene_names(var: pd.DataFrame) -> pd.DataFrame:
-    """Unique name, symbol and Ensembl id of each gene, from whichever of index and columns holds them;
-    with `highly_variable` where the file has it."""
-    texts = [pd.Series(var.index.astype(str), name="index")]
-    texts += [var[c].astype(str).reset_index(drop=True) for c in var if var[c].dtype.kind not in "bifc"]
-    is_ensembl = [bool(text.str.fullmatch(r"ENS[A-Z]*G\d{11}(\.\d+)?").mean() > 0.5) for text in texts]
-    ensembl = next((t for t, yes in zip(texts, is_ensembl, strict=True) if yes), None)
-    named = {"feature_name", "gene_symbol", "gene_symbols", "gene_name", "symbol"}
-    if not is_ensembl[0] and not texts[0].str.fullmatch(r"\d+").all():
-        # Sources disagree on what `gene_ids` holds: it gives symbols only where the index does not.
-        named.add("index")
-    else:
-        named.add("gene_ids")
-    symbols = [t for t, ids in zip(texts, is_ensembl, strict=True) if t.name in named and not ids]
-    symbol = next(iter(symbols), None)
-    unique = make_index_unique(pd.Index(texts[0]), join="#")
-    genes = pd.DataFrame({"name": unique, "symbol": symbol, "ensembl": ensembl})
-    if "highly_variable" in var:
-        genes["highly_variable"] = var["highly_variable"].to_numpy(bool)
-    return genes
-
-
-def _gene_order(genes: pd.DataFrame) -> np.ndarray:
-    """Positions of genes in the order of Ensembl id, without its version, and name."""
-    ensembl = genes["ensembl"].fillna("").astype(str).str.partition(".")[0]
-    return np.lexsort((genes["name"].to_numpy(str), ensembl.to_numpy(str)))
-
-
-def _donor_columns(
-    atlas: Atlas, rows: np.ndarray, donor: pd.Series
-) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+def donor_columns(atlas: Atlas, group: Grouping) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """The obs columns that describe donors, one value per donor, and within which donors a column varies.
 
-    A column that varies within every donor describes nuclei, and is left out.
+    A column that varies within every donor describes nuclei, and is left out. Text is in its commonest
+    spelling, and words for "unknown" are missing.
     """
     columns, varying = {}, {}
     for name in atlas.columns:
         if name.startswith("SIMULATED"):
             continue
-        values = atlas.column(name, rows)
-        codes = pd.Series(pd.factorize(values)[0]).where(values.notna())
-        several = codes.groupby(donor).nunique() > 1
+        values = plain(read_column(atlas, name, group.rows))
+        several, first = vary_within(group, pd.factorize(values)[0])
         if several.all():
             continue
-        plain = values.astype(object if values.dtype == "category" else values.dtype)
-        columns[f"obs:{name}"] = plain.groupby(donor).first()
+        found = values.iloc[np.maximum(first, 0)].set_axis(group.ids)
+        columns[f"obs:{name}"] = found if (first >= 0).all() else found.where(first >= 0)
         if several.any():
-            varying[name] = several.index[several].tolist()
-    return pd.DataFrame(columns), varying
+            varying[name] = group.ids[several].tolist()
+    return pd.DataFrame(columns, index=group.ids), varying

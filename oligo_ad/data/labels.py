@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from oligo_ad.config import DataConfig
-from oligo_ad.data.columns import as_text, find_column, values_of
+from oligo_ad.data.columns import absent_values, find_column, merge_notes, read_column, values_of
+from oligo_ad.data.people import hint_of_data_sets
 from oligo_ad.data.selection import Selection
+from oligo_ad.data.values import key
 from oligo_ad.errors import UserError, listing, nearest
 from oligo_ad.storage.atlas import Atlas
 
@@ -104,13 +106,14 @@ def read_labels(atlas: Atlas, config: DataConfig, chosen: Selection) -> Labels:
         UserError: the column is not there, a value is misspelt, a donor has two labels, or a class is empty.
     """
     column = find_column(atlas, "label_key", config.label_key)
-    entries = as_text(atlas.column(column))
-    _check_values(entries.value_counts(), column, config)
-    donor = as_text(atlas.column(chosen.columns.donor))
-    value, notes = _by_donor(donor, entries, column, config)
+    stored, wanted = read_column(atlas, column), config.positive + config.negative
+    _check_values(stored.as_text(wanted).value_counts(), column, config)
+    entries, twins = stored.merged(wanted)
+    value, notes = _by_donor(atlas, chosen, entries, column, config)
+    remarks = (*merge_notes(stored, chosen.donors.of, wanted, twins), *notes)
     classes = dict.fromkeys(config.positive, 1) | dict.fromkeys(config.negative, 0)
     label = value.map(classes).dropna().astype(np.int8).rename("label")
-    found = Labels(label, value, column, config.positive, config.negative, notes)
+    found = Labels(label, value, column, config.positive, config.negative, remarks)
     of_type = chosen.steps.index[chosen.steps.iloc[:, -1] > 0]
     for name, values in _classes(config).items():
         if not value.reindex(of_type).isin(values).any():
@@ -122,30 +125,46 @@ def read_labels(atlas: Atlas, config: DataConfig, chosen: Selection) -> Labels:
 
 
 def _by_donor(
-    donor: pd.Series, entries: pd.Series, column: str, config: DataConfig
-) -> tuple[pd.Series, tuple[str, ...]]:
+    atlas: Atlas, chosen: Selection, entries: pd.Series, column: str, config: DataConfig
+) -> tuple[pd.Series, list[str]]:
     """The label value of each donor, and notes on what was assumed.
 
     Raises:
         UserError: a donor's nuclei have labels of two classes.
     """
-    pairs = pd.DataFrame({"donor": donor, "value": entries})[donor.notna().to_numpy()]
-    known = pairs.drop_duplicates().dropna().astype(str).groupby("donor")["value"]
-    classes = dict.fromkeys(config.positive, POSITIVE) | dict.fromkeys(config.negative, NEGATIVE)
-    for one, values in known:
-        if values.map(classes).fillna(EXCLUDED).nunique() > 1:
-            raise UserError(
-                f"donor {one} has two labels in {column}: {listing(values)}. "
-                "A donor's nuclei must share one label."
-            )
-    value = known.agg(lambda values: values.iloc[0]).reindex(sorted(donor.cat.categories))
-    unlabelled = pairs["donor"][pairs["value"].isna().to_numpy()].astype(str)
-    borrowed = unlabelled[unlabelled.isin(value.index[value.notna()])]
-    if borrowed.empty:
-        return value, ()
-    return value, (
-        f"{len(borrowed):,} nuclei of {borrowed.nunique()} donors have no {column} of their own and take "
-        "that of their donor",
+    ids, values = chosen.donors.of.cat.categories, entries.cat.categories
+    pairs = pd.DataFrame({"donor": chosen.donors.of.cat.codes, "value": entries.cat.codes})
+    known = pairs[(pairs["donor"] >= 0) & (pairs["value"] >= 0)].drop_duplicates()
+    classes = dict.fromkeys(config.positive, 1) | dict.fromkeys(config.negative, 0)
+    of_value = np.array([classes.get(value, -1) for value in values], dtype=int)
+    n_classes = known.assign(value=of_value[known["value"]]).groupby("donor")["value"].nunique()
+    if torn := sorted(ids[code] for code in n_classes.index[n_classes > 1]):
+        given = [values[code] for code in known["value"][ids[known["donor"]] == torn[0]]]
+        others = f" So have {len(torn) - 1} other donors." if len(torn) > 1 else ""
+        raise UserError(
+            f"donor {torn[0]} has two labels in {column}: {listing(given)}. A donor's nuclei must share one "
+            f"label.{others} {hint_of_data_sets(atlas, chosen.donors, column)}".rstrip()
+        )
+    first = known.drop_duplicates("donor")
+    value = pd.Series(values[first["value"]], ids[first["donor"]], dtype=object).reindex(sorted(ids))
+    notes = _disagreements(known, ids, values, column)
+    has_label = np.zeros(len(ids) + 1, dtype=bool)
+    has_label[first["donor"]] = True
+    borrowed = pairs["donor"][(pairs["value"] < 0) & has_label[pairs["donor"]]]
+    if len(borrowed):
+        notes.append(
+            f"{len(borrowed):,} nuclei of {borrowed.nunique()} donors have no {column} of their own and take "
+            "that of their donor"
+        )
+    return value, notes
+
+
+def _disagreements(known: pd.DataFrame, ids: pd.Index, values: pd.Index, column: str) -> list[str]:
+    """A note on donors whose nuclei have several values of one class, or of none."""
+    several = known[known.duplicated("donor", keep=False)].groupby("donor")["value"]
+    told = [f"{ids[donor]} ({listing(values[codes], 4)})" for donor, codes in several]
+    return (
+        [f"{column} varies within {len(told)} donors: {listing(told, 4)}; its first is taken"] if told else []
     )
 
 
@@ -159,10 +178,11 @@ def _check_values(counts: pd.Series, column: str, config: DataConfig) -> None:
     for name, wanted in _classes(config).items():
         if not wanted:
             raise UserError(f"data.{name} is not set. {values_of(column, counts)}")
-        if absent := [value for value in wanted if value not in counts.index]:
+        if absent := absent_values(wanted, counts.index):
             raise UserError(
                 f"data.{name}={absent[0]}: no nucleus has this {column}."
                 f"{nearest(absent[0], counts.index)} {values_of(column, counts)}"
             )
-    if both := set(config.positive) & set(config.negative):
-        raise UserError(f"'{both.pop()}' is in data.positive and in data.negative.")
+    negative = {key(value): value for value in config.negative}
+    if both := [value for value in config.positive if key(value) in negative]:
+        raise UserError(f"'{both[0]}' is in data.positive and in data.negative.")

@@ -6,8 +6,9 @@ not. The folds are written to split.json, so that every model can be compared on
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,9 +53,9 @@ def make_folds(label: pd.Series, config: SplitConfig) -> list[Fold]:
         UserError: a class has too few donors for that, or the saved split does not fit the cohort.
     """
     label = label.sort_index()
-    folds = read_split(Path(config.file), label) if config.file else list(_split(label, config))
+    folds = read_split(Path(config.file), label) if config.file else _made(label, config)
     for fold in folds:
-        _check(fold, label)
+        _check(fold, label, config)
     wanted = [fold for fold in folds if config.only in (None, fold.number)]
     if not wanted:
         raise UserError(f"split.only={config.only}: the folds are numbered 1 to {len(folds)}.")
@@ -105,40 +106,45 @@ def _saved(path: Path) -> tuple[list[Fold], dict[str, int]]:
     return folds, labels
 
 
+def _made(label: pd.Series, config: SplitConfig) -> list[Fold]:
+    """New folds.
+
+    Raises:
+        UserError: there are too few donors of a class.
+    """
+    smallest = int(label.value_counts().min())
+    if config.kind == "cv" and smallest < config.folds:
+        raise UserError(
+            f"split.folds={config.folds} needs as many donors of each class; the smaller class has "
+            f"{smallest}. {_advice(label, config)}"
+        )
+    try:
+        return list(_split(label, config))
+    except ValueError:
+        raise _too_few(label, config) from None
+
+
 def _split(label: pd.Series, config: SplitConfig) -> Iterator[Fold]:
     donors, classes = label.index.to_numpy(), label.to_numpy()
     for number, (rest, test) in enumerate(_test_parts(label, config), start=1):
         inner = StratifiedShuffleSplit(
             1, test_size=config.validation_fraction, random_state=_seed(config.seed, number)
         )
-        try:
-            train, validation = next(inner.split(rest, classes[rest]))
-        except ValueError:
-            raise _too_few(label, config) from None
+        train, validation = next(inner.split(rest, classes[rest]))
         parts = (rest[train], rest[validation], test)
         yield Fold(number, *(tuple(sorted(donors[part])) for part in parts))
 
 
 def _test_parts(label: pd.Series, config: SplitConfig) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    smallest = int(label.value_counts().min())
-    if config.kind == "cv" and smallest < config.folds:
-        raise UserError(
-            f"split.folds={config.folds} needs as many donors of each class; the smaller class has "
-            f"{smallest}. "
-            + (f"Set split.folds={smallest} or fewer." if smallest > 1 else "Add more donors.")
-        )
     splitter = (
         RepeatedStratifiedKFold(n_splits=config.folds, n_repeats=config.repeats, random_state=config.seed)
         if config.kind == "cv"
         else StratifiedShuffleSplit(1, test_size=config.test_fraction, random_state=config.seed)
     )
-    try:
-        yield from splitter.split(label.index, label)
-    except ValueError:
-        raise _too_few(label, config) from None
+    yield from splitter.split(label.index, label)
 
 
-def _check(fold: Fold, label: pd.Series) -> None:
+def _check(fold: Fold, label: pd.Series, config: SplitConfig) -> None:
     everyone = fold.train + fold.validation + fold.test
     if len(set(everyone)) != len(everyone):
         raise UserError(f"fold {fold.number} has a donor in two parts.")
@@ -149,17 +155,65 @@ def _check(fold: Fold, label: pd.Series) -> None:
             raise UserError(
                 f"the {part} part of fold {fold.number} lacks a class: of {int((label == 1).sum())} "
                 f"positive and {int((label == 0).sum())} negative donors, each part needs one of "
-                "each. Raise split.validation_fraction or split.test_fraction, lower split.folds, "
-                "or add more donors."
+                f"each. {_advice(label, config)}"
             )
+
+
+def _advice(label: pd.Series, config: SplitConfig) -> str:
+    """What to type for a split that has both classes in every part: tried, not only thought of."""
+    if config.file:
+        return "Use another split.file, or leave it out."
+    for words in _alternatives(label, config):
+        if _works(label, replace(config, only=None, **words)):
+            asked = {name: value for name, value in words.items() if value != getattr(config, name)}
+            typed = [f"split{'' if n == 'kind' else f'.{n}'}={value}" for n, value in asked.items()]
+            if [*asked] == ["folds"]:
+                typed += [_fewer(label, config, int(asked["folds"]))]
+            return f"Set {' '.join(filter(None, typed))}, or add donors."
+    return "Add donors: no split of these has both classes in train, validation and test."
+
+
+def _fewer(label: pd.Series, config: SplitConfig, most: int) -> str:
+    """What else there is below the largest number of folds."""
+    works = [n for n in range(most, 1, -1) if _works(label, replace(config, only=None, folds=n))]
+    if len(works) == most - 1:
+        return "or fewer" if most > 2 else ""
+    return f"(of split.folds={most} or fewer, {listing(works)} would do)"
+
+
+def _alternatives(label: pd.Series, config: SplitConfig) -> Iterator[dict[str, Any]]:
+    """Other splits, the nearest first; a saved kind of split last."""
+    most = min(config.folds, int(label.value_counts().min()))
+    fractions = [config.validation_fraction, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5]
+    if config.kind == "cv":
+        yield from (
+            {"folds": n, "validation_fraction": part} for part in fractions for n in range(most, 1, -1)
+        )
+    tests = [config.test_fraction, 0.2, 0.25, 0.3, 0.35, 0.4]
+    yield from (
+        {"kind": "holdout", "test_fraction": test, "validation_fraction": part}
+        for test in tests
+        for part in fractions
+    )
+
+
+def _works(label: pd.Series, config: SplitConfig) -> bool:
+    """Whether a split has both classes in each part of each fold."""
+    smallest = int(label.value_counts().min())
+    if config.kind == "cv" and smallest < config.folds:
+        return False
+    try:
+        folds = list(_split(label, config))
+    except ValueError:
+        return False
+    return all(label[list(donors)].nunique() == 2 for fold in folds for donors in fold.parts.values())
 
 
 def _too_few(label: pd.Series, config: SplitConfig) -> UserError:
     positive, negative = int((label == 1).sum()), int((label == 0).sum())
     return UserError(
         f"too few donors to split ({config.kind}): {positive} positive and {negative} negative. Each "
-        "of train, validation and test needs one of each class. Change split.test_fraction="
-        f"{config.test_fraction} or split.validation_fraction={config.validation_fraction}, or add donors."
+        f"of train, validation and test needs one of each class. {_advice(label, config)}"
     )
 
 

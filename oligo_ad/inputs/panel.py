@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from oligo_ad.data.cohort import Cohort
+from oligo_ad.data.genes import marked_genes
 from oligo_ad.errors import UserError
 
 Choice = Literal["hvg", "provided", "all"]
@@ -38,9 +39,7 @@ def choose_genes(
     sums = cohort.sums.of(mine)
     expressed = sums.raw.sum(axis=0) > 0
     if choice == "provided":
-        if "highly_variable" not in cohort.genes:
-            raise UserError("model.featurizer.genes=provided: var has no 'highly_variable' column.")
-        return list(names[cohort.genes["highly_variable"].to_numpy(bool)])
+        return list(names[marked_genes(cohort.genes)])
     if choice == "all" or n_genes >= expressed.sum():
         return list(names[expressed])
     if flavor == "seurat":

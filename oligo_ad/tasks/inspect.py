@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from oligo_ad.config import Config, DataConfig
 from oligo_ad.data.cache import source
-from oligo_ad.data.cohort import gene_names
-from oligo_ad.data.columns import find_column
-from oligo_ad.data.covariates import ALIASES, LABEL_DERIVED, derived_from_label
+from oligo_ad.data.cohort import donor_columns
+from oligo_ad.data.columns import ALIASES, Column, find_column, passed_over, read_column
+from oligo_ad.data.covariates import read_covariates
+from oligo_ad.data.genes import VARIABLE, gene_names, gene_notes
 from oligo_ad.data.labels import Labels, read_labels
+from oligo_ad.data.leakage import LABEL_DERIVED, derived_from_label
+from oligo_ad.data.people import Grouping, check_people, vary_within
 from oligo_ad.data.selection import Selection, recognise, select
 from oligo_ad.data.split import make_folds
 from oligo_ad.errors import UserError, listing
@@ -17,6 +21,7 @@ from oligo_ad.storage.atlas import Atlas, open_atlas
 from oligo_ad.storage.expression import find_expression
 
 MANY = 60  # levels of a column, beyond which they are not listed
+MANY_TEXTS = 10_000  # and beyond which they are not looked at one by one
 
 
 def inspect(config: Config, folder: Path) -> None:
@@ -48,54 +53,89 @@ def _matrices(atlas: Atlas, config: DataConfig) -> list[str]:
 def _genes(atlas: Atlas) -> list[str]:
     names = gene_names(atlas.var("X"))
     lines = [
-        f"gene {kind}: {'none found' if names[kind].isna().all() else listing(names[kind], 3)}"
+        f"gene {kind}: {'none found' if names[kind].isna().all() else listing(names[kind].dropna(), 3)}"
         for kind in ("symbol", "ensembl")
     ]
-    provided = "highly_variable" in names
-    return [*lines, f"highly_variable column: {'yes' if provided else 'no'}"]
+    provided = "no"
+    if VARIABLE in names:
+        flags = names[VARIABLE]
+        provided = f"yes, {int(flags.sum()):,} genes" if flags.dtype == bool else "neither true nor false"
+    return [*lines, f"highly_variable column: {provided}"]
 
 
 def _columns(atlas: Atlas, config: DataConfig) -> list[str]:
-    """Each obs column: its role, whether it is donor-level, and its levels."""
+    """Each obs column: its role, whether it is donor-level, what it holds, and its levels."""
     try:
         columns, label = recognise(atlas, config), find_column(atlas, "label_key", config.label_key)
     except UserError as error:
         return [f"donor, label, cell type: REFUSED. {error}", "", *_levels(atlas, {})]
     roles = {columns.donor: "donor", label: "label"}
-    found = [f"{role}: {column}" for column, role in roles.items()]
-    found.append(f"cell type: {columns.cell_type or 'not named: every nucleus would be used'}")
-    roles |= {columns.cell_type: "cell_type"} if columns.cell_type else {}
+    asked = {columns.donor: config.donor_key, label: config.label_key}
+    found = [f"{role}: {column}{_others(atlas, column, asked[column])}" for column, role in roles.items()]
+    if columns.cell_type:
+        roles[columns.cell_type] = "cell_type"
+        found.append(
+            f"cell type: {columns.cell_type}{_others(atlas, columns.cell_type, config.cell_type_key)}"
+        )
+    else:
+        found.append("cell type: not named: every nucleus would be used")
     return [*found, "", *_levels(atlas, roles)]
 
 
+def _others(atlas: Atlas, column: str, names: tuple[str, ...]) -> str:
+    """Columns that bear the name of a role as well, and are not used for it."""
+    others = passed_over(atlas, column, names)
+    return f" (passed over: {listing(others)})" if others else ""
+
+
 def _levels(atlas: Atlas, roles: dict[str, str]) -> list[str]:
-    donor = next((atlas.column(name) for name, role in roles.items() if role == "donor"), None)
-    codes = donor.astype("category").cat.codes if donor is not None else None
-    roles = roles | {alias: f"covariate {name}" for name, aliases in ALIASES.items() for alias in aliases}
+    donor_column = next((name for name, role in roles.items() if role == "donor"), None)
+    donor = read_column(atlas, donor_column).as_text() if donor_column else None
+    group = None
+    if donor is not None and donor.notna().any():
+        group = Grouping.of(donor, np.flatnonzero(donor.notna().to_numpy()))
+    roles = {alias: f"covariate {role}" for role, names in ALIASES.items() for alias in names} | roles
     lines = [f"{len(atlas.columns)} obs columns:"]
     for name in atlas.columns:
-        values = atlas.column(name)
+        column = read_column(atlas, name)
         role = roles.get(name) or ("gives the label away" if derived_from_label(name) else "")
-        level = _level(values, codes) if codes is not None else ""
-        lines.append(f"  {name:<50} {level:<8} {role:<22} {_summary(values, codes)}".rstrip())
+        level = _level(column, group) if group is not None else ""
+        lines.append(
+            f"  {name:<50} {level:<8} {role:<22} {column.kind():<7} {_summary(column, group)}".rstrip()
+        )
     return lines
 
 
-def _level(values: pd.Series, donor: pd.Series) -> str:
-    codes = pd.Series(pd.factorize(values)[0])
-    return "donor" if (codes.groupby(donor.to_numpy()).nunique() <= 1).all() else "nucleus"
+def _level(column: Column, group: Grouping) -> str:
+    codes = column.codes if len(column.levels) > MANY_TEXTS else column.merged()[0].cat.codes.to_numpy()
+    return "nucleus" if vary_within(group, codes.astype(np.int64)[group.rows])[0].any() else "donor"
 
 
-def _summary(values: pd.Series, donor: pd.Series | None) -> str:
-    """Levels with donors and nuclei, or the range of a number."""
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        return f"{values.min():g} to {values.max():g}"
-    counts = values.astype(object).value_counts()
-    if len(counts) > MANY or donor is None:
-        return f"{len(counts)} values"
-    donors = donor.groupby(values.astype(str).to_numpy()).nunique()
-    levels = [f"{value} ({donors[str(value)]} donors, {n:,} nuclei)" for value, n in counts.items()]
-    return listing(levels, 30)
+def _summary(column: Column, group: Grouping | None) -> str:
+    """Levels with donors and nuclei, or the range of a number; what is unknown, and spelled in two ways."""
+    remarks = [f"{column.missing:,} unknown"] if column.missing else []
+    if column.is_stored_as_numbers:
+        known = column.levels[column.known]
+        return "; ".join([f"{known.min():g} to {known.max():g}" if len(known) else "no number", *remarks])
+    if len(column.levels) > MANY_TEXTS or group is None:
+        return "; ".join([f"{len(column.levels)} values", *remarks])
+    words, twins = column.merged()
+    remarks += [f"'{word}' is '{twins[word]}'" for word in sorted(twins)[:4]]
+    counts = words.value_counts()
+    if len(counts) > MANY:
+        return "; ".join([f"{len(counts)} values", *remarks])
+    of = pd.DataFrame(
+        {"donor": group.code, "value": words.cat.codes.to_numpy()[group.rows]}
+    ).drop_duplicates()
+    donors = dict(
+        zip(
+            words.cat.categories,
+            np.bincount(of["value"][of["value"] >= 0], minlength=len(counts)),
+            strict=True,
+        )
+    )
+    levels = [f"{value} ({donors[value]} donors, {n:,} nuclei)" for value, n in counts.items()]
+    return "; ".join([listing(levels, 30), *remarks])
 
 
 def _would_use(atlas: Atlas, config: Config) -> list[str]:
@@ -103,10 +143,14 @@ def _would_use(atlas: Atlas, config: Config) -> list[str]:
     try:
         chosen = select(atlas, config.data)
         labels = read_labels(atlas, config.data, chosen)
+        people = check_people(atlas, chosen.donors, chosen.rows)
     except UserError as error:
         return [f"A run would REFUSE this: {error}"]
     lines = ["A run would use (before quality control):", *_classes(chosen, labels)]
-    lines += [f"  note: {note}" for note in chosen.notes + labels.notes]
+    lines += [
+        f"  note: {note}" for note in (*chosen.notes, *people, *gene_notes(atlas.var("X")), *labels.notes)
+    ]
+    lines += _covariates(atlas, config, chosen, labels)
     try:
         folds = make_folds(labels.of_donor, config.split)
         parts = ", ".join(f"{len(donors)} {part}" for part, donors in folds[0].parts.items())
@@ -115,6 +159,23 @@ def _would_use(atlas: Atlas, config: Config) -> list[str]:
         lines.append(f"  split={config.split.kind} would REFUSE this: {error}")
     reasons = "; or ".join(sorted(set(LABEL_DERIVED.values())))
     return [*lines, f"  a column is refused as metadata where {reasons}"]
+
+
+def _covariates(atlas: Atlas, config: Config, chosen: Selection, labels: Labels) -> list[str]:
+    """What would become of the metadata of a run, before quality control."""
+    if not config.metadata.columns:
+        return []
+    compared = chosen.donors.of.iloc[chosen.rows].isin(labels.donors).to_numpy()
+    donors, varying = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows[compared]))
+    donors = donors.drop(columns=[f"obs:{name}" for name in varying])
+    try:
+        covariates = read_covariates(donors, labels.of_donor, config.metadata)
+    except UserError as error:
+        return [f"  metadata: REFUSED. {error}"]
+    return [
+        f"  metadata: {listing(covariates.values.columns, 30)}",
+        *(f"  note: {note}" for note in covariates.notes),
+    ]
 
 
 def _classes(chosen: Selection, labels: Labels) -> list[str]:

@@ -184,7 +184,20 @@ def test_another_file_at_the_same_place_is_another_cohort(tmp_path: Path) -> Non
 # Which code a cohort and a simulated atlas depend on
 
 COHORT = {
-    *(f"data/{name}.py" for name in ("cohort", "cohort_files", "columns", "selection", "sums")),
+    *(
+        f"data/{name}.py"
+        for name in (
+            "cohort",
+            "cohort_files",
+            "columns",
+            "donors",
+            "duplicates",
+            "genes",
+            "numbers",
+            "people",
+        )
+    ),
+    *(f"data/{name}.py" for name in ("selection", "sums", "values")),
     *(
         f"storage/{name}.py"
         for name in ("atlas", "chunks", "expression", "kernels", "matrix", "rows", "stores", "tables")

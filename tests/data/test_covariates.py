@@ -268,3 +268,153 @@ def test_metadata_with_none_of_its_columns_is_refused() -> None:
 
 def test_without_columns_there_is_nothing_to_read() -> None:
     assert read(table(Sex=MIXED)).values.shape == (12, 0)
+
+
+# Numbers, flags and levels as they are stored
+
+
+@pytest.mark.parametrize(
+    "values", [[(i - 5.5) / 4 for i in range(12)], [1e-5 * (1 + i * 7 % 12) for i in range(12)]]
+)
+@pytest.mark.parametrize("stored", [float, str, "category"])
+def test_numbers_keep_their_sign_and_exponent(values: list[float], stored: Any) -> None:
+    mixed = [values[i * 5 % 12] for i in range(12)]
+    found = read(
+        table(score=pd.Series([repr(v) for v in mixed] if stored is str else mixed).astype(stored)), "score"
+    )
+    assert found.values["score"].tolist() == mixed
+    assert found.values.columns.tolist() == ["score"]
+
+
+@pytest.mark.parametrize("stored", [bool, str, "boolean", "category"])
+def test_a_flag_is_one_indicator_however_it_is_stored(stored: Any) -> None:
+    found = read(table(flag=pd.Series([True, False, False] * 4).astype(stored)), "flag")
+    assert found.values["flag"].tolist() == [1.0, 0.0, 0.0] * 4
+
+
+def test_levels_spelled_in_two_ways_are_one_and_said() -> None:
+    found = read(table(Sex=["Male", "Female", "Male", "male "] * 3), "sex")
+    assert found.values.columns.tolist() == ["sex=Female", "sex=Male"]
+    assert "metadata 'sex': 'male ' (3 donors) also counted as 'Male'" in found.notes
+
+
+def test_a_level_of_another_file_is_found_in_its_own_spelling() -> None:
+    coding = fit_coding(read(table(Sex=["Male", "Female", "Male"] * 4), "sex").values, tuple(LABEL.index))
+    there = encode(table(Sex=["MALE", "female "] * 6), ("sex",))
+    here = encode(table(Sex=["Male", "Female"] * 6), ("sex",))
+    pd.testing.assert_frame_equal(coding.apply(there), coding.apply(here))
+
+
+def test_a_word_among_numbers_is_unknown_and_said() -> None:
+    values = [str(12 + i % 5) for i in range(11)] + ["Reference"]
+    found = read(table(**{"Years of education": values}), "education")
+    assert found.values["education"].isna().tolist() == [False] * 11 + [True]
+    assert "1 donors have 'Reference', which is no number that can be read" in found.notes[0]
+    assert "metadata 'education': unknown for 1 donors" in found.notes
+
+
+@pytest.mark.parametrize("age", [-9, 999, 150, "P900Y", "-1"])
+def test_an_age_that_cannot_be_is_unknown_and_said(age: object) -> None:
+    found = read(
+        table(**{"Age at Death": pd.Series([70 + 5 * i % 11 for i in range(11)] + [age], dtype=object)}),
+        "age",
+    )
+    assert found.values["age"].isna().sum() == 1
+    assert f"1 donors have '{age}', which is no age" in found.notes[0]
+
+
+def test_a_code_for_unknown_among_other_numbers_is_said() -> None:
+    found = read(table(score=[*range(11), -999]), "score")
+    assert "1 donors have -999, which often stands for unknown" in found.notes[0]
+
+
+def test_a_column_without_any_value_is_refused() -> None:
+    with pytest.raises(UserError, match="'RIN' has no value that can be used"):
+        read(table(RIN=["unknown", None] * 6), "RIN")
+    found = read(table(Sex=MIXED, APOE=["?"] * 12), "sex", "apoe4")
+    assert any("'APOE' has no value that can be used, so it is left out" in note for note in found.notes)
+
+
+# Columns that give the label away
+
+DONOR_TABLE = [
+    "Consensus Clinical Dx (choice=Control)",
+    "Consensus Clinical Dx (choice=Alzheimers Possible/ Probable)",
+    "If other Consensus dx, describe",
+    "Fresh Brain Weight",
+    "Atherosclerosis",
+    "Arteriolosclerosis",
+    "Total Microinfarcts (not observed grossly)",
+    "Age of onset cognitive symptoms",
+    "Age of Dementia diagnosis",
+    "Interval from last MMSE in months",
+    "Last MOCA Score",
+    "Overall CAA Score",
+    "LATE_NC",
+    "cogdx",
+    "braaksc",
+    "ceradsc",
+    "niareagansc",
+    "ADStatus",
+    "pTau",
+]
+
+
+@pytest.mark.parametrize("name", DONOR_TABLE)
+def test_a_column_of_the_donor_table_that_follows_from_the_label_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="is refused"):
+        read(table(**{name: MIXED}), name)
+
+
+@pytest.mark.parametrize(
+    "name", ["Age at Death", "Sex", "APOE Genotype", "PMI", "RIN", "Brain pH", "msex", "Template", "Race"]
+)
+def test_a_column_that_describes_the_person_is_taken(name: str) -> None:
+    assert read(table(**{name: [3.0, 4.0, 5.0] * 4}), name).label_derived == ()
+
+
+def cohort_of(n_positive: int, n_negative: int) -> pd.Series:
+    return pd.Series(
+        [1] * n_positive + [0] * n_negative, [f"D{i:02d}" for i in range(n_positive + n_negative)]
+    )
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize("name", ["score", "PMI"])
+def test_a_number_that_almost_tells_the_classes_apart_is_refused_unless_it_is_of_the_person(
+    name: str, turn: int
+) -> None:
+    label = cohort_of(39, 9)
+    values = turn * np.array([*range(100, 138), 3, *range(1, 9), 101], dtype=float) + 200
+    donors = pd.DataFrame({f"obs:{name}": values}, index=label.index)
+    wanted = MetadataConfig(columns=(name,), fusion={}, allow_label_derived=False)
+    if name == "score":
+        with pytest.raises(UserError, match="tells the classes apart"):
+            read_covariates(donors, label, wanted)
+    else:
+        assert read_covariates(donors, label, wanted).label_derived == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        (["a"] * 20 + ["b"] * 19 + ["c"] * 9, True),
+        (["a"] * 38 + ["b"] + ["b"] * 9, True),
+        (["a"] * 20 + ["b"] * 19 + ["b"] * 9, False),
+        ([f"{i // 2}" for i in range(38)] + ["x"] + [f"n{i // 2}" for i in range(8)] + ["y"], True),
+        ([f"own{i}" for i in range(48)], False),
+        (["seen"] * 20 + [None] * 28, True),
+        (["seen", "other"] + [None] * 46, False),
+    ],
+)
+def test_levels_are_refused_where_they_tell_the_classes_apart_beyond_accident(
+    values: list[str | None], refused: bool
+) -> None:
+    label = cohort_of(39, 9)
+    donors = pd.DataFrame({"obs:batchwise": pd.Series(values, dtype=object).to_numpy()}, index=label.index)
+    wanted = MetadataConfig(columns=("batchwise",), fusion={}, allow_label_derived=False)
+    if refused:
+        with pytest.raises(UserError, match="'batchwise' is refused"):
+            read_covariates(donors, label, wanted)
+    else:
+        assert read_covariates(donors, label, wanted).label_derived == ()

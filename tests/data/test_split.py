@@ -1,6 +1,7 @@
 """Whole donors are divided: none in two parts, both classes in each part, the same folds again."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -194,3 +195,25 @@ def test_a_file_that_is_no_split_is_refused(tmp_path: Path, content: str) -> Non
         make_folds(SEA_AD, replace(HOLDOUT, file=str(path)))
     with pytest.raises(UserError, match=r"is no split\.json"):
         make_folds(SEA_AD, replace(HOLDOUT, file=str(tmp_path / "absent.json")))
+
+
+@pytest.mark.parametrize("n_negative", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("config", [HOLDOUT, CV], ids=["holdout", "cv"])
+def test_what_a_refusal_says_to_type_works(config: SplitConfig, n_negative: int) -> None:
+    label = donors(9, n_negative)
+    try:
+        make_folds(label, config)
+        return
+    except UserError as error:
+        message = str(error)
+    typed = re.findall(
+        r"split(?:\.(\w+))?=([\w.]*\w)(?=[ ,.])", message.partition("Set ")[2].partition("(")[0]
+    )
+    if not typed:
+        assert "Add donors: no split" in message
+        assert n_negative < 3
+        return
+    advised = {name or "kind": value if not name else float(value) for name, value in typed}
+    if "folds" in advised:
+        advised["folds"] = int(advised["folds"])
+    assert make_folds(label, replace(config, **advised))
