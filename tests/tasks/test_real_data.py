@@ -56,8 +56,8 @@ def test_the_most_dispersed_genes_of_training_donors_are_scanpys(
     expressed = np.asarray(nuclei.X.sum(axis=0)).ravel() > 0
     nuclei = nuclei[:, expressed].copy()
     sc.pp.highly_variable_genes(nuclei, n_top_genes=n_genes, flavor="seurat")
-    expected = cohort.genes["name"].to_numpy()[expressed][nuclei.var["highly_variable"]]
-    assert choose_genes(cohort, train, "hvg", n_genes, "seurat") == expected.tolist()
+    expected = nuclei.var_names[nuclei.var["highly_variable"]]
+    assert sorted(choose_genes(cohort, train, "hvg", n_genes, "seurat")) == sorted(expected)
 
 
 def test_inspection_tells_donors_and_nuclei_before_anything_is_trained(config: Config) -> None:

@@ -195,7 +195,7 @@ def test_scoring_training_nuclei_is_caught(run: Run, monkeypatch: pytest.MonkeyP
     honest = fold_model.prediction_table
 
     def confused(cohort, loader, samples, logit):  # type: ignore[no-untyped-def]
-        return honest(cohort, loader, np.sort(samples)[::-1] % 40, logit)
+        return honest(cohort, loader, (7 * samples) % len(cohort.cells), logit)
 
     monkeypatch.setattr(fold_model, "prediction_table", confused)
     with pytest.raises(AssertionError):

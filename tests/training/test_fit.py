@@ -64,7 +64,7 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
 # Which epoch is kept
 
 
-LONG = ("fit.epochs=12", "fit.optimizer.lr=0.03")
+LONG = ("fit.epochs=12", "fit.optimizer.lr=0.02", "seed=2")
 
 
 def by_monitor(make: Callable[..., FoldModel], monitor: str, patience: int = 12) -> tuple[FoldModel, Fitted]:

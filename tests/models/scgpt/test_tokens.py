@@ -151,9 +151,10 @@ def test_the_featurizer_reads_every_expressed_gene_with_the_bin_of_the_definitio
     keys = nucleus_keys(cohort.cells["barcode"])
     for cell, values in enumerate(builders.counts(cohort)):
         genes = np.flatnonzero(values)
-        ids = np.array([VOCABULARY.index(f"GENE{gene}") for gene in genes])
+        names = cohort.genes["name"].to_numpy()[genes]
+        ids = np.array([VOCABULARY.index(name) for name in names])
         wanted = by_definition(values[genes], ids, keys[cell], seed=5)
-        named = {f"GENE{gene}": value for gene, value in zip(genes, wanted, strict=True)}
+        named = dict(zip(names, wanted, strict=True))
         if exact(len(genes), 51):
             assert found[cohort.cells["barcode"][cell]] == named
 
@@ -191,7 +192,6 @@ def test_bins_follow_from_the_nucleus_alone(
     second = bins_by_name(builders.cohort(change(atlas()), tmp_path))
     common = first.keys() & second.keys()
     assert len(common) >= 20
-    assert list(first) != list(second) or change is other_order_of_genes
     for barcode in common:
         assert first[barcode] == second[barcode]
 
