@@ -187,7 +187,10 @@ COHORT = {
     *(f"data/{name}.py" for name in ("cohort", "cohort_files", "columns", "selection", "sums")),
     *(
         f"storage/{name}.py"
-        for name in ("atlas", "chunks", "expression", "kernels", "matrix", "rows", "stores", "tables")
+        for name in (
+            *("absent", "atlas", "chunks", "expression", "frames", "kernels", "matrix", "rows", "stores"),
+            *("tables", "zarr_store"),
+        )
     ),
 }
 SIMULATION = {
