@@ -12,14 +12,25 @@ from anndata.utils import make_index_unique
 from oligo_ad.config import DataConfig
 from oligo_ad.data import selection
 from oligo_ad.data.sums import DonorSums
-from oligo_ad.errors import UserError
+from oligo_ad.errors import UserError, listing
 from oligo_ad.progress import progress
 from oligo_ad.storage.atlas import Atlas
-from oligo_ad.storage.expression import TARGET, Expression, find_expression, log_normalise, require
+from oligo_ad.storage.expression import (
+    TARGET,
+    Expression,
+    counts_word,
+    find_expression,
+    find_flaw,
+    log_normalise,
+    require,
+    stored_elsewhere,
+)
 from oligo_ad.storage.matrix import MatrixWriter, NucleusMatrix
 
 # Fields of `data` that a cohort depends on, besides the file itself. No field of labels is among them.
 SHAPING = ("donor_key", "cell_type_key", "cell_types", "counts", "min_genes", "min_nuclei")
+
+DOUBT = "doubt about expression"  # among what defines a cohort, where its values are uncertain
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     donors, donor_code = np.unique(chosen.donor, return_inverse=True)
     writer, sums = MatrixWriter(folder, len(var)), DonorSums.zeros(len(donors), len(var))
     total, n_genes = _write_rows(atlas, expression, chosen.rows, donor_code, config, writer, sums)
+    _require_all(atlas, expression, chosen, n_genes)
     cells = pd.DataFrame(
         {
             "barcode": atlas.barcodes(chosen.rows),
@@ -105,7 +117,7 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
         expression=expression,
         simulated=atlas.simulated,
         about=_about(atlas, chosen, expression),
-        notes=chosen.notes,
+        notes=chosen.notes + expression.notes + _lost(left, chosen, config),
     )
 
 
@@ -117,7 +129,41 @@ def _about(atlas: Atlas, chosen: selection.Selection, expression: Expression) ->
         "cell type column": chosen.columns.cell_type or "none: every nucleus",
         "cell types": ", ".join(chosen.cell_types) or "all",
         "expression": expression.evidence,
-    }
+    } | ({DOUBT: expression.doubt} if expression.doubt else {})
+
+
+def _require_all(
+    atlas: Atlas, expression: Expression, chosen: selection.Selection, n_genes: np.ndarray
+) -> None:
+    """Refuse a matrix that holds nothing of nuclei whose values are in another one.
+
+    Raises:
+        UserError: naming the matrices and the donors.
+    """
+    empty = n_genes == 0
+    if not empty.any() or not (found := stored_elsewhere(atlas, expression, chosen.rows[empty])):
+        return
+    other, held = found
+    donors = np.unique(chosen.donor[empty][held])
+    complete = find_flaw(atlas, other) is None
+    raise UserError(
+        f"{expression.matrix} of {atlas.path.name} holds nothing of {held.sum():,} nuclei of {len(donors)} "
+        f"donors ({listing(donors)}), whose values are in {other}: data sets were joined that do not all "
+        f"have it. Complete it{f', or choose data.counts={counts_word(other)}' if complete else ''}."
+    )
+
+
+def _lost(left: pd.Series, chosen: selection.Selection, config: DataConfig) -> tuple[str, ...]:
+    """The donors of whom quality control leaves nothing, as a note."""
+    before = chosen.steps.iloc[:, -1]
+    lost = left.index[(left == 0) & (before > 0)]
+    if not len(lost):
+        return ()
+    return (
+        f"quality control leaves nothing of {len(lost)} of {(before > 0).sum()} donors with "
+        f"{before[lost].sum():,} nuclei (data.min_genes={config.min_genes}, "
+        f"data.min_nuclei={config.min_nuclei}): {listing(lost)}",
+    )
 
 
 def quality(config: DataConfig) -> str:
@@ -142,6 +188,8 @@ def _write_rows(
     with progress(f"reading {expression.matrix}", len(rows), "nuclei") as advance:
         for block in atlas.rows(expression.matrix, rows, log_slower=True):
             require(block, expression, atlas.path.name)
+            if expression.factor != 1:
+                block.data = (block.data * expression.factor).astype(np.float32)
             writer.append(block)
             totals.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
             n_genes.append(np.diff(block.indptr))

@@ -106,6 +106,11 @@ class Atlas:
             return f"{_text(attributes['h5sparse_format'])}_matrix"
         return str(_text(attributes.get("encoding-type", "array")))
 
+    def dtype(self, matrix: str) -> np.dtype:
+        """The type in which values are stored."""
+        node = self._store.file[self._paths[matrix]]
+        return np.dtype(node.dtype if hasattr(node, "dtype") else node["data"].dtype)
+
     def shape(self, matrix: str) -> tuple[int, int]:
         """Nuclei and genes as the file declares them, checked against obs and var."""
         node = self._store.file[self._paths[matrix]]
@@ -135,6 +140,8 @@ class Atlas:
         shape = self.shape(matrix)
         node, rows = self._store.file[self._paths[matrix]], np.asarray(rows)
         with self._reading(matrix):
+            if self.dtype(matrix).kind not in "biuf":
+                raise Damaged(f"holds {self.dtype(matrix)}, no numbers")
             self._require_whole(matrix, node)
             match self.layout(matrix):
                 case "csr_matrix":

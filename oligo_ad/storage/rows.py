@@ -153,7 +153,7 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 def _usable(values: np.ndarray) -> np.ndarray:
     """Values of a type that scipy and compiled loops take: of this machine's byte order, at least float32."""
     native = values.dtype.newbyteorder("=")
-    return values.astype(np.float32 if native == np.float16 else native, copy=False)
+    return values.astype(np.float32 if native in (np.float16, bool) else native, copy=False)
 
 
 def _cut(rows: np.ndarray, starts: np.ndarray, stops: np.ndarray, most: int) -> list[np.ndarray]:

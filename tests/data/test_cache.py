@@ -188,8 +188,8 @@ COHORT = {
     *(
         f"storage/{name}.py"
         for name in (
-            *("absent", "atlas", "chunks", "expression", "frames", "kernels", "matrix", "rows", "stores"),
-            *("tables", "zarr_store"),
+            *("absent", "atlas", "candidates", "chunks", "compiled", "expression", "frames", "kernels"),
+            *("matrix", "rows", "stores", "tables", "zarr_store"),
         )
     ),
 }
