@@ -15,14 +15,25 @@ from oligo_ad.data.duplicates import copies
 from oligo_ad.data.genes import gene_names, gene_notes, gene_order
 from oligo_ad.data.people import Grouping, check_people, vary_within
 from oligo_ad.data.sums import DonorSums, sum_by_donor
-from oligo_ad.errors import UserError
+from oligo_ad.errors import UserError, listing
 from oligo_ad.progress import progress
 from oligo_ad.storage.atlas import Atlas
-from oligo_ad.storage.expression import TARGET, Expression, find_expression, log_normalise, require
+from oligo_ad.storage.expression import (
+    TARGET,
+    Expression,
+    counts_word,
+    find_expression,
+    find_flaw,
+    log_normalise,
+    require,
+    stored_elsewhere,
+)
 from oligo_ad.storage.matrix import MatrixWriter, NucleusMatrix
 
 # Fields of `data` that a cohort depends on, besides the file itself. No field of labels is among them.
 SHAPING = ("donor_key", "cell_type_key", "cell_types", "counts", "min_genes", "min_nuclei")
+
+DOUBT = "doubt about expression"  # among what defines a cohort, where its values are uncertain
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,7 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     var = atlas.var(expression.matrix)
     writer = MatrixWriter(folder, len(var))
     total, n_genes = _write_rows(atlas, expression, chosen.rows, writer)
+    _require_all(atlas, expression, chosen, n_genes)
     cells = pd.DataFrame(
         {
             "barcode": atlas.barcodes(chosen.rows),
@@ -115,7 +127,14 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
         expression=expression,
         simulated=atlas.simulated,
         about=_about(atlas, chosen, expression),
-        notes=(*chosen.notes, *people, *gene_notes(var), *copies(matrix, cells)),
+        notes=(
+            *chosen.notes,
+            *people,
+            *gene_notes(var),
+            *expression.notes,
+            *copies(matrix, cells),
+            *_lost(left, chosen, config),
+        ),
     )
 
 
@@ -127,7 +146,41 @@ def _about(atlas: Atlas, chosen: selection.Selection, expression: Expression) ->
         "cell type column": chosen.columns.cell_type or "none: every nucleus",
         "cell types": ", ".join(chosen.cell_types) or "all",
         "expression": expression.evidence,
-    }
+    } | ({DOUBT: expression.doubt} if expression.doubt else {})
+
+
+def _require_all(
+    atlas: Atlas, expression: Expression, chosen: selection.Selection, n_genes: np.ndarray
+) -> None:
+    """Refuse a matrix that holds nothing of nuclei whose values are in another one.
+
+    Raises:
+        UserError: naming the matrices and the donors.
+    """
+    empty = n_genes == 0
+    if not empty.any() or not (found := stored_elsewhere(atlas, expression, chosen.rows[empty])):
+        return
+    other, held = found
+    donors = np.unique(chosen.donor[empty][held])
+    complete = find_flaw(atlas, other) is None
+    raise UserError(
+        f"{expression.matrix} of {atlas.path.name} holds nothing of {held.sum():,} nuclei of {len(donors)} "
+        f"donors ({listing(donors)}), whose values are in {other}: data sets were joined that do not all "
+        f"have it. Complete it{f', or choose data.counts={counts_word(other)}' if complete else ''}."
+    )
+
+
+def _lost(left: pd.Series, chosen: selection.Selection, config: DataConfig) -> tuple[str, ...]:
+    """The donors of whom quality control leaves nothing, as a note."""
+    before = chosen.steps.iloc[:, -1]
+    lost = left.index[(left == 0) & (before > 0)]
+    if not len(lost):
+        return ()
+    return (
+        f"quality control leaves nothing of {len(lost)} of {(before > 0).sum()} donors with "
+        f"{before[lost].sum():,} nuclei (data.min_genes={config.min_genes}, "
+        f"data.min_nuclei={config.min_nuclei}): {listing(lost)}",
+    )
 
 
 def quality(config: DataConfig) -> str:
@@ -153,6 +206,8 @@ def _write_rows(
     with progress(f"reading {expression.matrix}", len(rows), "nuclei") as advance:
         for block in atlas.rows(expression.matrix, rows, log_slower=True):
             require(block, expression, atlas.path.name)
+            if expression.factor != 1:
+                block.data = (block.data * expression.factor).astype(np.float32)
             writer.append(block)
             totals.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
             n_genes.append(np.diff(block.indptr))

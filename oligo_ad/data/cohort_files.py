@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.sums import DonorSums
@@ -41,7 +42,7 @@ def open_cohort(folder: Path, facts: dict[str, Any]) -> Cohort:
     return Cohort(
         matrix=open_matrix(folder),
         sums=DonorSums(np.load(folder / SUMS)),
-        expression=Expression(**facts["expression"]),
+        expression=TypeAdapter(Expression).validate_python(facts["expression"]),
         simulated=facts["simulated"],
         about=facts["about"],
         notes=tuple(facts["notes"]),

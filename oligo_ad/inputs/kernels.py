@@ -1,10 +1,11 @@
 """The compiled loop that fills a batch; not in `storage/`, whose code cached cohorts depend on."""
 
 import numpy as np
-from numba import njit
+
+from oligo_ad.storage.compiled import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def write_rows(
     rows: np.ndarray,
     offsets: np.ndarray,

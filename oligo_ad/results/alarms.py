@@ -11,7 +11,12 @@ FAR_ABOVE = 0.25  # training donor AUROC above test: more than a few donors expl
 
 def alarms(evaluation: Evaluation) -> list[str]:
     """One sentence for each thing that is wrong or weak, the gravest first."""
-    return [*_of_metadata(evaluation), *_of_calls(evaluation), *_of_ranking(evaluation)]
+    return [
+        *_of_metadata(evaluation),
+        *_of_expression(evaluation),
+        *_of_calls(evaluation),
+        *_of_ranking(evaluation),
+    ]
 
 
 def _of_metadata(evaluation: Evaluation) -> Iterator[str]:
@@ -20,6 +25,11 @@ def _of_metadata(evaluation: Evaluation) -> Iterator[str]:
             f"Metadata columns that give the label away were used: {', '.join(evaluation.label_derived)}. "
             "The scores say nothing about expression."
         )
+
+
+def _of_expression(evaluation: Evaluation) -> Iterator[str]:
+    if evaluation.doubt:
+        yield f"Expression is uncertain: {evaluation.doubt}. Every score depends on it."
 
 
 def _of_calls(evaluation: Evaluation) -> Iterator[str]:

@@ -1,10 +1,11 @@
 """Scores of stored predictions: of the model, of every baseline, and of the planted truth."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from oligo_ad.config import EvaluationConfig
+from oligo_ad.data.cohort import DOUBT
 from oligo_ad.facts import FoldHistory
 from oligo_ad.record import Record, probability_of
 from oligo_ad.results import metrics
@@ -24,6 +25,7 @@ class Evaluation:
     per fold and scored donor: fold, donor, label, nuclei, threshold, and one column of scores per predictor.
     `cell_table`: the same per nucleus; empty, like `cells`, where the model predicts donors. `donors` and
     `cells`: scores per predictor. `gain`: donor AUROC above the best baseline, with `gain_interval`.
+    `doubt`: why expression may not be what it is taken for.
     """
 
     part: str
@@ -36,6 +38,7 @@ class Evaluation:
     calibration: dict[str, float]
     gain_interval: Interval | None
     label_derived: tuple[str, ...]
+    doubt: str = ""
 
     @property
     def headline(self) -> float:
@@ -67,7 +70,7 @@ class Evaluation:
 def evaluate_run(record: Record) -> Evaluation:
     """Score what a run has predicted."""
     config, facts = record.config, record.facts
-    return evaluate(
+    evaluation = evaluate(
         record.predictions,
         record.histories,
         record.baselines,
@@ -76,6 +79,7 @@ def evaluate_run(record: Record) -> Evaluation:
         config.seed,
         tuple(facts.label_derived),
     )
+    return replace(evaluation, doubt=facts.cohort.get(DOUBT, ""))
 
 
 def evaluate(

@@ -10,19 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata.io import read_elem
 
 from oligo_ad.errors import UserError, listing, nearest
-from oligo_ad.storage.rows import Damaged, by_span, csc_reader, csr_reader, dense_reader, read_rows
-from oligo_ad.storage.stores import open_h5ad, open_zarr
+from oligo_ad.storage.absent import Damaged, require_present
+from oligo_ad.storage.frames import Frame
+from oligo_ad.storage.rows import csc_reader, csr_reader, dense_reader, read_rows
+from oligo_ad.storage.stores import Store, open_h5ad, open_zarr
 
 log = logging.getLogger(__name__)
 
-WORDS = 1 << 17  # entries of obs that are read at once
+PLACES = ("X", "raw/X")
 
 
 class Atlas:
@@ -33,16 +33,17 @@ class Atlas:
     of its matrices: X, raw/X, layers/….
     """
 
-    def __init__(self, path: Path, file: h5py.File, descriptor: int | None) -> None:
+    def __init__(self, path: Path, store: Store) -> None:
         self.path = path
-        self._file, self._descriptor = file, descriptor
-        with self._reading("obs"):
-            self.columns: list[str] = [str(name) for name in file["obs"].attrs["column-order"]]
-            self._barcodes = file["obs"][file["obs"].attrs["_index"]]
-            self.n_obs = int(_codes(self._barcodes).shape[0])
+        self._store = store
+        file = store.file
+        self._frames: dict[str, Frame] = {}
+        self._whole: set[str] = set()  # matrices of which no chunk is lost
+        obs = self._frame("obs")
+        self.columns, self.n_obs = obs.columns, obs.n
         self.simulated = "SIMULATED" in file.get("uns", ())
-        present = [name for name in ("X", "raw/X") if name in file]
-        self.matrices = present + [f"layers/{name}" for name in file.get("layers", ())]
+        self._paths = _matrices(file)
+        self.matrices = list(self._paths)
         if self.n_obs == 0:
             raise UserError(f"{path} holds no nuclei (obs is empty).")
 
@@ -58,13 +59,13 @@ class Atlas:
                 f"Its columns: {listing(self.columns, 40)}."
             )
         with self._reading(f"obs column '{name}'"):
-            stored = self._file["obs"][name]
-            if (n_stored := _codes(stored).shape[0]) != self.n_obs:
+            obs = self._frame("obs")
+            if (n_stored := obs.length(name)) != self.n_obs:
                 raise UserError(
                     f"obs column '{name}' of {self.path.name} has {n_stored} entries for "
                     f"{self.n_obs} nuclei: the file is damaged."
                 )
-            return pd.Series(_entries(stored, rows), name=name)
+            return pd.Series(obs.entries(name, rows), name=name)
 
     def first_column(self, names: tuple[str, ...]) -> str | None:
         """The first of `names` that is an obs column."""
@@ -73,33 +74,49 @@ class Atlas:
     def barcodes(self, rows: np.ndarray) -> np.ndarray:
         """The names of some nuclei, by their rows (sorted)."""
         with self._reading("obs"):
-            return np.asarray(_entries(self._barcodes, rows), object).astype(str)
+            obs = self._frame("obs")
+            return np.asarray(obs.entries(obs.index_name, rows), object).astype(str)
 
     def var(self, matrix: str) -> pd.DataFrame:
         """The genes of a matrix: its var, with the gene names as index."""
         self._n_genes(matrix)
-        name = _var(matrix)
+        name = self._var(matrix)
         with self._reading(name):
-            frame: pd.DataFrame = read_elem(self._file[name])
-        return frame
+            return self._frame(name).all()
+
+    def _var(self, matrix: str) -> str:
+        return "var" if matrix != "raw/X" else self._paths[matrix].replace("X", "var")
+
+    def _frame(self, name: str) -> Frame:
+        if name not in self._frames:
+            with self._reading(name):
+                self._frames[name] = Frame(self._store, name)
+        return self._frames[name]
 
     def _n_genes(self, matrix: str) -> int:
-        with self._reading(_var(matrix)):
-            frame = self._file[_var(matrix)]
-            n_genes = int(_codes(frame[frame.attrs["_index"]]).shape[0])
+        n_genes = self._frame(self._var(matrix)).n
         if n_genes == 0:
             raise UserError(f"{self.path} holds no genes (var is empty).")
         return n_genes
 
     def layout(self, matrix: str) -> str:
         """`csr_matrix`, `csc_matrix` or `array`."""
-        return str(self._file[matrix].attrs.get("encoding-type", "array"))
+        attributes = self._store.file[self._paths[matrix]].attrs
+        if "h5sparse_format" in attributes:  # anndata before 0.7
+            return f"{_text(attributes['h5sparse_format'])}_matrix"
+        return str(_text(attributes.get("encoding-type", "array")))
+
+    def dtype(self, matrix: str) -> np.dtype:
+        """The type in which values are stored."""
+        node = self._store.file[self._paths[matrix]]
+        return np.dtype(node.dtype if hasattr(node, "dtype") else node["data"].dtype)
 
     def shape(self, matrix: str) -> tuple[int, int]:
         """Nuclei and genes as the file declares them, checked against obs and var."""
-        node = self._file[matrix]
+        node = self._store.file[self._paths[matrix]]
         with self._reading(matrix):
-            declared = node.shape if hasattr(node, "shape") else node.attrs["shape"]
+            kind = "h5sparse_shape" if "h5sparse_shape" in node.attrs else "shape"
+            declared = node.shape if hasattr(node, "shape") else node.attrs[kind]
             shape = (int(declared[0]), int(declared[1]))
         expected = (self.n_obs, self._n_genes(matrix))
         if shape != expected:
@@ -121,11 +138,14 @@ class Atlas:
         With `log_slower`, log the slower ways of reading that the storage of the matrix requires, if any.
         """
         shape = self.shape(matrix)
-        node, rows = self._file[matrix], np.asarray(rows)
+        node, rows = self._store.file[self._paths[matrix]], np.asarray(rows)
         with self._reading(matrix):
+            if self.dtype(matrix).kind not in "biuf":
+                raise Damaged(f"holds {self.dtype(matrix)}, no numbers")
+            self._require_whole(matrix, node)
             match self.layout(matrix):
                 case "csr_matrix":
-                    reader = csr_reader(node, shape, rows, self._descriptor)
+                    reader = csr_reader(node, shape, rows, self._store.descriptor)
                 case "csc_matrix":
                     reader = csc_reader(node, shape, rows)
                 case _:
@@ -140,6 +160,18 @@ class Atlas:
             if block is None:
                 return
             yield block
+
+    def _require_whole(self, matrix: str, node: Any) -> None:
+        """Refuse a matrix of which chunks are lost."""
+        if matrix in self._whole:
+            return
+        path = self._paths[matrix]
+        if hasattr(node, "shape"):
+            require_present(node, *self._store.absent(path), True, True)
+        else:
+            for part in ("indptr", "indices", "data"):
+                require_present(node[part], *self._store.absent(f"{path}/{part}"), False, False)
+        self._whole.add(matrix)
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -166,28 +198,30 @@ def open_atlas(path: str | Path) -> Iterator[Atlas]:
     if not path.exists():
         near = nearest(path.name, (p.name for p in path.parent.glob("*.h5ad")))
         raise UserError(f"there is no file {path}.{near} Give it as data.path=/path/to/file.h5ad.")
-    with open_zarr(path) if path.is_dir() else open_h5ad(path) as (file, descriptor):
-        if missing := [part for part in ("obs", "var", "X") if part not in file]:
+    with open_zarr(path) if path.is_dir() else open_h5ad(path) as store:
+        missing = [part for part in ("obs", "var") if part not in store.file]
+        if missing := missing + ([] if _matrices(store.file) else ["X"]):
             raise UserError(f"{path} holds no AnnData: it has no {' and no '.join(missing)}.")
-        yield Atlas(path, file, descriptor)
+        yield Atlas(path, store)
 
 
-def _var(matrix: str) -> str:
-    return "raw/var" if matrix == "raw/X" else "var"
+def _matrices(file: Any) -> dict[str, str]:
+    """The matrices of a file and where they are. A layer may hold anything, X and .raw may not."""
+    raw = "raw/X" if "raw/X" in file else "raw.X"  # the latter by anndata before 0.7
+    places = {"X": "X", "raw/X": raw} | {
+        f"layers/{name}": f"layers/{name}" for name in file.get("layers", ())
+    }
+    return {name: place for name, place in places.items() if _is_matrix(file.get(place), name)}
 
 
-def _codes(stored: Any) -> Any:
-    """The array of a stored column that has one entry per nucleus."""
-    if hasattr(stored, "shape"):
-        return stored
-    return stored["codes" if "codes" in stored else "values"]
+def _is_matrix(node: Any, name: str) -> bool:
+    """Whether there are values. A layer may hold anything; X and .raw that make no sense are damaged."""
+    if node is None or node.attrs.get("encoding-type") == "null":
+        return False
+    if hasattr(node, "shape"):
+        return node.shape is not None and (name in PLACES or (node.ndim == 2 and node.dtype.kind in "biuf"))
+    return name in PLACES or all(part in node for part in ("data", "indices", "indptr"))
 
 
-def _entries(stored: Any, rows: np.ndarray | None) -> Any:
-    """A stored column, or some entries of it. Text is read in pieces: a million words take much memory."""
-    if rows is None or not hasattr(stored, "shape"):
-        values = read_elem(stored)
-        return values if rows is None else values[rows]
-    is_text = isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype)
-    words = stored.asstr() if is_text else stored
-    return np.concatenate([words[part[0] : part[-1] + 1][part - part[0]] for part in by_span(rows, WORDS)])
+def _text(value: Any) -> Any:
+    return value.decode("utf-8") if isinstance(value, bytes) else value

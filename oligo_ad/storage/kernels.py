@@ -1,10 +1,11 @@
 """Compiled loops over every value of a cohort, for which numpy would need several passes."""
 
 import numpy as np
-from numba import njit
+
+from oligo_ad.storage.compiled import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_rows(
     starts: np.ndarray,
     stops: np.ndarray,
@@ -27,7 +28,7 @@ def add_rows(
             sums[2, gene] += normalised * normalised
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_wanted(
     starts: np.ndarray, stops: np.ndarray, genes: np.ndarray, place_of: np.ndarray
 ) -> np.ndarray:
@@ -41,7 +42,7 @@ def count_wanted(
     return pointers
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def copy_wanted(
     starts: np.ndarray,
     stops: np.ndarray,

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import scipy.sparse as sp
 
+from oligo_ad.storage.absent import Damaged
 from oligo_ad.storage.chunks import open_vector
 from oligo_ad.threads import CORES, in_order
 
@@ -14,10 +15,9 @@ from oligo_ad.threads import CORES, in_order
 # whole spans, of at most SPAN nonzeros (or entries of a dense matrix).
 BLOCK, SPAN = 1 << 21, 1 << 22
 THREADS = min(8, CORES)
-
-
-class Damaged(ValueError):
-    """A stored matrix is not valid. The message continues a sentence that begins with the matrix's name."""
+REPEATED = (
+    100  # a row may name a gene more than once, but a row of more values than this times the genes is none
+)
 
 
 class Reader(NamedTuple):
@@ -56,7 +56,7 @@ def csr_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray, file
         Damaged: the row pointers fit neither the shape nor what is stored.
     """
     n_genes = shape[1]
-    indptr = _pointers(group, shape[0], "row")
+    indptr = _pointers(group, *shape, "row")
     data, indices = (open_vector(group[name], file) for name in ("data", "indices"))
     slower = list(dict.fromkeys(vector.slower for vector in (data, indices) if vector.slower))
 
@@ -85,7 +85,7 @@ def csc_reader(group: h5py.Group, shape: tuple[int, int], rows: np.ndarray) -> R
     Raises:
         Damaged: the column pointers or row indices do not fit the shape.
     """
-    indptr = _pointers(group, shape[1], "column")
+    indptr = _pointers(group, shape[1], shape[0], "column")
     place = np.full(shape[0], -1, np.int32)
     place[rows] = np.arange(len(rows), dtype=np.int32)
     kept, values = [], []
@@ -124,12 +124,20 @@ def by_span(rows: np.ndarray, span: int) -> list[np.ndarray]:
     return np.split(rows, np.flatnonzero(np.diff(rows // span)) + 1) if len(rows) else []
 
 
-def _pointers(group: h5py.Group, n: int, of: str) -> np.ndarray:
-    """The pointers of `n` rows or columns, which rise from 0 to the number of values stored."""
+def _pointers(group: h5py.Group, n: int, most: int, of: str) -> np.ndarray:
+    """The pointers of `n` rows or columns, which rise from 0 to the number of values stored.
+
+    Args:
+        most: values that a row or column has room for.
+    """
+    if group["indptr"].shape != (n + 1,):
+        raise Damaged(f"has damaged {of} pointers")
     indptr: np.ndarray = group["indptr"][:].astype(np.int64)
-    sound = len(indptr) == n + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
+    sound = indptr[0] == 0 and (np.diff(indptr) >= 0).all()
     if not (sound and indptr[-1] == group["data"].shape[0] == group["indices"].shape[0]):
         raise Damaged(f"has damaged {of} pointers")
+    if np.diff(indptr).max(initial=0) > REPEATED * max(most, 100):
+        raise Damaged(f"declares a {of} of {np.diff(indptr).max():,} values, where {most:,} fit")
     return indptr
 
 
@@ -145,7 +153,7 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 def _usable(values: np.ndarray) -> np.ndarray:
     """Values of a type that scipy and compiled loops take: of this machine's byte order, at least float32."""
     native = values.dtype.newbyteorder("=")
-    return values.astype(np.float32 if native == np.float16 else native, copy=False)
+    return values.astype(np.float32 if native in (np.float16, bool) else native, copy=False)
 
 
 def _cut(rows: np.ndarray, starts: np.ndarray, stops: np.ndarray, most: int) -> list[np.ndarray]:

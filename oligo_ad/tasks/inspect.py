@@ -18,7 +18,8 @@ from oligo_ad.data.selection import Selection, recognise, select
 from oligo_ad.data.split import make_folds
 from oligo_ad.errors import UserError, listing
 from oligo_ad.storage.atlas import Atlas, open_atlas
-from oligo_ad.storage.expression import find_expression
+from oligo_ad.storage.candidates import Candidate
+from oligo_ad.storage.expression import NoExpressionError, find_expression
 
 MANY = 60  # levels of a column, beyond which they are not listed
 MANY_TEXTS = 10_000  # and beyond which they are not looked at one by one
@@ -37,21 +38,34 @@ def describe(config: Config) -> str:
     """
     with open_atlas(source(config.data, config.cache.path)) as atlas:
         lines = [f"{'SIMULATED ' if atlas.simulated else ''}{atlas.path}"]
-        lines += [f"{atlas.n_obs:,} nuclei x {len(atlas.var('X')):,} genes", ""]
+        lines += [f"{atlas.n_obs:,} nuclei x {atlas.shape(atlas.matrices[0])[1]:,} genes", ""]
         lines += [*_matrices(atlas, config.data), "", *_genes(atlas), "", *_columns(atlas, config.data)]
         return "\n".join([*lines, "", *_would_use(atlas, config)])
 
 
 def _matrices(atlas: Atlas, config: DataConfig) -> list[str]:
+    """What was seen in each matrix, and the decision of a run, from the function that a run calls."""
     lines = ["matrices: " + listing(f"{name} ({atlas.layout(name)})" for name in atlas.matrices)]
     try:
-        return [*lines, f"expression: {find_expression(atlas, config.counts).evidence}"]
+        found = find_expression(atlas, config.counts)
+    except NoExpressionError as error:
+        return [*lines, *_seen(error.candidates), f"expression: REFUSED. {error}"]
     except UserError as error:
         return [*lines, f"expression: REFUSED. {error}"]
+    return [
+        *lines,
+        *_seen(found.candidates),
+        f"expression: {found.evidence}",
+        *(f"  note: {note}" for note in found.notes),
+    ]
+
+
+def _seen(candidates: tuple[Candidate, ...]) -> list[str]:
+    return [f"  {one.matrix} ({one.layout}): {one.seen}; {one.verdict}" for one in candidates]
 
 
 def _genes(atlas: Atlas) -> list[str]:
-    names = gene_names(atlas.var("X"))
+    names = gene_names(atlas.var(atlas.matrices[0]))
     lines = [
         f"gene {kind}: {'none found' if names[kind].isna().all() else listing(names[kind].dropna(), 3)}"
         for kind in ("symbol", "ensembl")

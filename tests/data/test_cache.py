@@ -200,7 +200,10 @@ COHORT = {
     *(f"data/{name}.py" for name in ("selection", "sums", "values")),
     *(
         f"storage/{name}.py"
-        for name in ("atlas", "chunks", "expression", "kernels", "matrix", "rows", "stores", "tables")
+        for name in (
+            *("absent", "atlas", "candidates", "chunks", "compiled", "expression", "frames", "kernels"),
+            *("matrix", "rows", "stores", "tables", "zarr_store"),
+        )
     ),
 }
 SIMULATION = {

@@ -13,7 +13,6 @@ from typing import Annotated, Literal, Self
 import numpy as np
 import pandas as pd
 import torch
-from numba import njit
 from pydantic import Field
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from oligo_ad.inputs.featurizers import Size, State
 from oligo_ad.inputs.panel import Flavor, choose_genes, describe_choice
 from oligo_ad.inputs.vocabulary import DUPLICATE, UNKNOWN, UNMATCHED, likely_cause, match_genes, routes
 from oligo_ad.models.pretrained import Pretrained
+from oligo_ad.storage.compiled import compiled
 from oligo_ad.threads import CORES, in_order
 
 PAD, CLS = "<pad>", "<cls>"
@@ -194,7 +194,7 @@ def bin_values(
     return bins
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _bin(
     offsets: np.ndarray,
     values: np.ndarray,
