@@ -90,6 +90,13 @@ def test_what_is_no_counts_is_refused_where_there_is_nothing_else(tmp_path: Path
     )
 
 
+def of_cohort(values: Values) -> Values:
+    """The values of the nuclei that are taken, in the order of a cohort."""
+    adata = builders.atlas(4, 3, nuclei=10, genes=40)
+    adata.X = values
+    return np.asarray(builders.arranged(adata[adata.obs["Subclass"] == "Oligodendrocyte"]).X)
+
+
 @pytest.mark.parametrize("place", [*USUAL, "raw/X", "X", "other"])
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 99))
@@ -102,8 +109,7 @@ def test_counts_are_found_wherever_they_are_beside_their_logarithms(
     path = stored(folder, x=x, raw=values if place == "raw/X" else None, **layers)
     cohort = builders.read(path)
     assert cohort.expression.content == "counts"
-    wanted = builders.atlas(4, 3, nuclei=10, genes=40).obs["Subclass"] == "Oligodendrocyte"
-    np.testing.assert_array_equal(builders.counts(cohort), values[wanted])
+    np.testing.assert_array_equal(builders.counts(cohort), of_cohort(values))
 
 
 def test_a_layer_without_a_usual_name_comes_after_raw_and_x(tmp_path: Path) -> None:
@@ -173,8 +179,7 @@ TARGETS = pytest.mark.parametrize("target", [1.0, 1e3, 1e4, 1e6])
 def test_logarithms_of_any_base_are_read_as_natural_ones(tmp_path: Path, base: float, target: float) -> None:
     natural = logged(counts(), target)
     cohort = builders.read(stored(tmp_path, x=natural / np.log(base)))
-    wanted = builders.atlas(4, 3, nuclei=10, genes=40).obs["Subclass"] == "Oligodendrocyte"
-    np.testing.assert_allclose(builders.log_values(cohort), natural[wanted], rtol=3e-7)
+    np.testing.assert_allclose(builders.log_values(cohort), of_cohort(natural), rtol=3e-7)
     assert builders.log_values(cohort).dtype == np.float32
     assert [f"base {base:.0f}" in note for note in cohort.notes].count(True) == (base != np.e)
     assert any("not to 10,000" in note for note in cohort.notes) == (target != 1e4)
