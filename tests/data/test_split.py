@@ -1,6 +1,7 @@
 """Whole donors are divided: none in two parts, both classes in each part, the same folds again."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -194,3 +195,11 @@ def test_a_file_that_is_no_split_is_refused(tmp_path: Path, content: str) -> Non
         make_folds(SEA_AD, replace(HOLDOUT, file=str(path)))
     with pytest.raises(UserError, match=r"is no split\.json"):
         make_folds(SEA_AD, replace(HOLDOUT, file=str(tmp_path / "absent.json")))
+
+
+def test_every_donor_validates_about_as_often_as_any_other() -> None:
+    """In 60 folds, of 40 of which it is no test donor; a fifth of those is 8."""
+    many = replace(CV, folds=3, repeats=20, validation_fraction=0.2)
+    times = Counter(donor for fold in make_folds(SEA_AD, many) for donor in fold.validation)
+    assert set(times) == set(SEA_AD.index)
+    assert max(times.values()) < 24
