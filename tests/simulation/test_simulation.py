@@ -154,6 +154,14 @@ def test_nuclei_have_what_their_donor_has(simulate: Simulate) -> None:
     assert of_donor[sex == "Male"].max() < 0.5 < 2 < of_donor[sex == "Female"].min()
 
 
+def test_every_nucleus_has_the_columns_of_its_donor(simulate: Simulate) -> None:
+    truth = plant(parameters(), np.random.default_rng(0)).donors.set_index("donor")
+    columns = {"ADNC": "adnc", "Age at Death": "age", "Sex": "sex", "APOE Genotype": "apoe"}
+    obs = simulate().obs
+    expected = truth.loc[obs["Donor ID"].astype(str), [*columns.values()]]
+    assert (obs[[*columns]].astype(object).to_numpy() == expected.to_numpy()).all()
+
+
 def test_nuclei_are_drawn_apart_from_each_other(simulate: Simulate) -> None:
     """However far apart in the file: also those at the same place of two blocks."""
     nuclei = oligodendrocytes(simulate(**NOTHING | {"oligodendrocytes": 0.999}))

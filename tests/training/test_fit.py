@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -16,7 +18,7 @@ from oligo_ad.data.contrast import Contrast
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.record import probability_of
 from oligo_ad.training import step
-from oligo_ad.training.fit import Fitted
+from oligo_ad.training.fit import Fitted, donor_means
 from oligo_ad.training.fold_model import FoldModel, prepare_model
 from oligo_ad.training.machine import make_accelerator, seed_everything
 from oligo_ad.training.schedule import warmup_cosine
@@ -308,6 +310,14 @@ def test_everything_is_fitted_on_training_donors_alone(donors: Contrast, tmp_pat
     plain = fitted(())
     assert fitted(fold.validation[:1]) == fitted(fold.test[:1]) == plain
     assert not [part for part, other in zip(plain, fitted(fold.train[:1]), strict=True) if part == other]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(-9, 9)), min_size=1, max_size=30))
+def test_a_donor_is_the_mean_of_its_samples_however_many_there_are(pairs: list[tuple[int, float]]) -> None:
+    donor, values = (np.array(column) for column in zip(*pairs, strict=True))
+    ids, means = donor_means(values, donor)
+    assert ids.tolist() == sorted(set(donor.tolist()))
+    assert means == pytest.approx([values[donor == one].mean() for one in ids])
 
 
 # Bags
