@@ -84,10 +84,8 @@ def test_a_bag_is_pooled_however_far_the_scores_of_another_lie(pool: nn.Module, 
     if isinstance(steep, Attention):
         nn.init.constant_(steep.score.weight, far)
     pooled = steep(VECTORS, SAMPLE, 2)
-    alone = [
-        steep(VECTORS[bag == SAMPLE], torch.zeros(int((bag == SAMPLE).sum()), dtype=torch.int64), 1)
-        for bag in (0, 1)
-    ]
+    bags = [VECTORS[bag == SAMPLE] for bag in range(2)]
+    alone = [steep(bag, torch.zeros(len(bag), dtype=torch.int64), 1) for bag in bags]
     torch.testing.assert_close(pooled, torch.cat(alone))
 
 
