@@ -1,8 +1,12 @@
 """Wrong fields of a configuration: each is named, in one message."""
 
+from dataclasses import asdict
+
+import pytest
+
 from oligo_ad.checking import checked
-from oligo_ad.config import CacheConfig, SimulationConfig
-from tests.builders import answer, assert_says
+from oligo_ad.config import CacheConfig, SimulationConfig, SplitConfig
+from tests.builders import answer, assert_says, configuration
 
 
 def test_every_wrong_field_is_named_with_what_was_given() -> None:
@@ -25,3 +29,11 @@ def test_every_wrong_field_is_named_with_what_was_given() -> None:
 
 def test_right_fields_become_an_instance_whatever_text_they_were() -> None:
     assert checked(CacheConfig, {"dir": "here"}) == CacheConfig(dir="here")
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.2, 1.5, float("nan")])
+def test_a_share_is_above_zero_and_below_one(share: float) -> None:
+    split = asdict(configuration().split)
+    for field in ("test_fraction", "validation_fraction"):
+        assert_says(answer(checked, SplitConfig, split | {field: share}, "split"), f"split.{field}={share}")
+    assert checked(SplitConfig, split | {"test_fraction": 0.01}).test_fraction == 0.01
