@@ -308,3 +308,9 @@ def test_a_ruined_test_donor_changes_no_bag_of_another(
         victim = victim or predictions.query("part == 'test'")["donor"].iloc[0]
         tables.append(predictions[predictions["donor"] != victim].reset_index(drop=True))
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_folds_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("10", "9", "1", "2.partial", "x", "²"):
+        (tmp_path / "folds" / name).mkdir(parents=True)
+    assert [fold.folder.name for fold in Record(tmp_path).folds] == ["1", "9", "10"]
