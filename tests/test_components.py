@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,3 +125,11 @@ def test_what_a_module_has_only_imported_is_no_component_and_neither_is_what_can
             optimizer = isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
             if not (optimizer if where == "fit.optimizer" else ours):
                 assert target in answer(_resolve, target, where)
+
+
+def test_what_is_compiled_and_has_no_module_is_refused_in_the_same_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled = SimpleNamespace(__module__=None)
+    monkeypatch.setattr(oligo_ad.models.mlp, "compiled", compiled, raising=False)
+    assert_says(answer(_resolve, "oligo_ad.models.mlp.compiled", "model.network"), "is not allowed")
