@@ -128,7 +128,8 @@ def _resolve(target: object, where: str) -> Callable[..., Any]:
     if (found := getattr(module, name, None)) is None:
         hint = nearest(name, (word for word in dir(module) if not word.startswith("_")))
         raise UserError(f"{where}._target_={target}: {module_name} has no '{name}'.{hint}")
-    own = getattr(found, "__module__", "").startswith(ALLOWED_MODULES) and callable(found)
+    home = getattr(found, "__module__", None) or ""  # None of what is compiled
+    own = home.startswith(ALLOWED_MODULES) and callable(found)
     optimizer = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
     if own == optimizer or optimizer != (where == "fit.optimizer"):
         raise UserError(f"{allowed} or an optimizer of torch.optim.")

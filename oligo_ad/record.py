@@ -280,9 +280,6 @@ def _check_whole(record: Record) -> None:
             raise unreadable(record.folder / SPLIT, ValueError(f"it names donors that {FACTS} does not"))
     label = record.facts.donor_table["label"]
     for kept in record.folds:
-        tested = label[list(set(kept.predictions["donor"][kept.predictions["part"] != PARTS[0]]) & donors)]
-        if tested.nunique() < 2 or not set(kept.predictions["part"]) <= set(PARTS):
-            raise unreadable(kept.folder / PREDICTIONS, ValueError("it lacks a class, or names other parts"))
         if str(kept.history.fold) != kept.folder.name:
             raise unreadable(kept.folder / HISTORY, ValueError("it is of another fold"))
         for name, table in ((PREDICTIONS, kept.predictions), (BASELINES, kept.baselines)):
@@ -290,6 +287,9 @@ def _check_whole(record: Record) -> None:
                 continue
             if not set(table["donor"]) <= donors or set(table["fold"].astype(str)) != {kept.folder.name}:
                 raise unreadable(kept.folder / name, ValueError("it is of other donors, or another fold"))
+        scored = kept.predictions["donor"][kept.predictions["part"] != PARTS[0]]
+        if label[scored.unique()].nunique() < 2 or not set(kept.predictions["part"]) <= set(PARTS):
+            raise unreadable(kept.folder / PREDICTIONS, ValueError("it lacks a class, or names other parts"))
 
 
 def _missing_folds(record: Record) -> list[str]:

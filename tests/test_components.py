@@ -1,13 +1,19 @@
 """What a `_target_` becomes: one level of nesting, and what the run gives by name."""
 
+import importlib
+import pkgutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 
-from oligo_ad.components import GIVEN, component
+import oligo_ad.inputs
+import oligo_ad.models.scgpt
+from oligo_ad.components import GIVEN, _resolve, component
 from oligo_ad.models.classifier import Add, Ignore
 from oligo_ad.models.frozen import Frozen
 from oligo_ad.models.mlp import MLP
@@ -89,3 +95,41 @@ def test_an_impossible_value_inside_is_named_where_it_stands() -> None:
     frozen = component(node, "model.featurizer")(cache=None, device=CPU)
     message = answer(lambda: frozen._make_network(n_ids=3))
     assert_says(message, "model.featurizer.network.dropout=7.0")
+
+
+def names_in_reach() -> list[str]:
+    """Every name in a module of a folder that components come from, and in those of PyTorch's optimizers."""
+    folders = (oligo_ad.inputs, oligo_ad.models, oligo_ad.models.scgpt, torch.optim)
+    modules = [
+        importlib.import_module(found.name)
+        for folder in folders
+        for found in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}.")
+    ]
+    modules = [module for module in modules if "._" not in module.__name__] + [torch.optim]
+    return [f"{module.__name__}.{name}" for module in modules for name in vars(module)]
+
+
+def test_what_a_module_has_only_imported_is_no_component_and_neither_is_what_cannot_be_one() -> None:
+    reached = names_in_reach()
+    assert {
+        "oligo_ad.models.frozen.Path",
+        "oligo_ad.models.build.component",
+        "torch.optim.lr_scheduler.StepLR",
+    } <= {*reached}
+    for where in ("model.network", "fit.optimizer"):
+        for target in reached:
+            module, _, name = target.rpartition(".")
+            found = getattr(sys.modules[module], name)
+            home = getattr(found, "__module__", None) or ""
+            ours = callable(found) and home.startswith(("oligo_ad.inputs.", "oligo_ad.models."))
+            optimizer = isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
+            if not (optimizer if where == "fit.optimizer" else ours):
+                assert target in answer(_resolve, target, where)
+
+
+def test_what_is_compiled_and_has_no_module_is_refused_in_the_same_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled = SimpleNamespace(__module__=None)
+    monkeypatch.setattr(oligo_ad.models.mlp, "compiled", compiled, raising=False)
+    assert_says(answer(_resolve, "oligo_ad.models.mlp.compiled", "model.network"), "is not allowed")

@@ -71,12 +71,15 @@ def test_a_run_that_was_killed_begins_anew_in_its_directory(tmp_path: Path, conf
     def killed() -> None:
         with begun(tmp_path / "run", ["seed=1"]):
             (tmp_path / "run/config.yaml").write_text("cut o")
+            (tmp_path / "run/folds/2").mkdir(parents=True)
+            (tmp_path / "run/folds/2/history.json").write_text("{}")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         killed()
     tasks.run(config, tmp_path / "run", ["seed=2"])
     assert Record(tmp_path / "run").words == ["seed=2"]
+    assert [fold.folder.name for fold in Record(tmp_path / "run").folds] == ["1"]
 
 
 def test_words_are_kept_as_text_whatever_they_hold(tmp_path: Path) -> None:

@@ -49,6 +49,20 @@ def test_a_single_process_is_the_first_whatever_is_left_of_others(
     assert launch.settle_environment() == []
 
 
+@pytest.mark.parametrize("world_size", [None, "", "0", "1"])
+def test_a_place_means_nothing_where_there_are_no_others(
+    world_size: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever calls a task himself has settled nothing before."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if world_size is not None:
+        monkeypatch.setenv("WORLD_SIZE", world_size)
+    assert launch.is_first_process()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert not launch.is_first_process()
+
+
 def test_a_single_process_of_torchrun_is_nothing_to_speak_of(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (PLACE | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}).items():
         monkeypatch.setenv(name, value)

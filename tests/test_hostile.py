@@ -119,6 +119,10 @@ FOLD = {"number": 1, "train": [], "validation": [], "test": []}
         (rows("donors.csv", lambda table: table.assign(model=np.nan)), "not finite"),
         (rows("donors.csv", lambda table: table.assign(label=2)), "labels"),
         (rows("donors.csv", lambda table: pd.concat([table, table])), "twice"),
+        (
+            rows("donors.csv", lambda t: pd.concat([t, t.assign(fold=2, label=1 - t["label"])])),
+            "two labels",
+        ),
         (merged("facts.json", words="rm -rf"), "facts.json"),
         (all_of(without("metrics.json"), text("failure.json", "")), "failure.json"),
         (all_of(without("metrics.json"), text("failure.json", '{"msg": 1}')), "no message"),

@@ -308,3 +308,25 @@ def test_a_ruined_test_donor_changes_no_bag_of_another(
         victim = victim or predictions.query("part == 'test'")["donor"].iloc[0]
         tables.append(predictions[predictions["donor"] != victim].reset_index(drop=True))
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_folds_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("10", "9", "1", "2.partial", "x", "²"):
+        (tmp_path / "folds" / name).mkdir(parents=True)
+    assert [fold.folder.name for fold in Record(tmp_path).folds] == ["1", "9", "10"]
+
+
+@pytest.mark.parametrize("broken", ["_write_tables", "render", "alarms", "metrics_of"])
+def test_a_run_whose_results_break_off_anywhere_is_not_finished(
+    broken: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    (copy / "metrics.json").unlink()
+    monkeypatch.setattr(report, "draw", lambda run: {})
+    monkeypatch.setattr(report, broken, breaks)
+    with pytest.raises(KeyboardInterrupt):
+        report.conclude(Record(copy))
+    assert not Record(copy).finished
+    assert not Record(copy).ended

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -21,7 +21,7 @@ import scipy.sparse as sp
 
 from oligo_ad.config import DataConfig
 from oligo_ad.data import cache
-from oligo_ad.data.cache import load_cohort
+from oligo_ad.data.cache import load_cohort, simulated_path
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.cohort_files import FRAMES, SUMS
 from oligo_ad.errors import UserError
@@ -566,3 +566,15 @@ def test_clearing_waits_for_an_atlas_that_is_being_simulated(
     cache.clear(tmp_path)
     assert len(locked) == 3
     assert len(set(locked)) == 1
+
+
+def test_a_simulated_atlas_is_keyed_by_all_of_its_parameters(tmp_path: Path) -> None:
+    simulation = builders.configuration("data=demo").data.simulation
+    assert simulation is not None
+    values = {field.name: getattr(simulation, field.name) for field in fields(simulation)}
+    others = {
+        name: value / 2 + 0.01 if isinstance(value, float) else abs(value - 1)
+        for name, value in values.items()
+    }
+    changed = [replace(simulation, **{name: value}) for name, value in others.items()]
+    assert len({simulated_path(one, tmp_path) for one in (simulation, *changed)}) == len(changed) + 1

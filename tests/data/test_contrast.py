@@ -128,3 +128,22 @@ def test_permutations_differ_and_need_no_other_cohort(tmp_path: Path) -> None:
     contrast = open_contrast(config.data, config.split, config.metadata, tmp_path / "cache")
     drawn = {tuple(contrast.labels.permuted(seed).of_donor) for seed in range(20)}
     assert len(drawn) > 10
+
+
+def test_what_defines_a_contrast_and_who_is_left_out_is_told_as_the_file_has_it(tmp_path: Path) -> None:
+    """Excluded nuclei are counted as they come, whatever quality control would make of them."""
+    adata = graded()
+    # Too poor to be kept: a third of the nuclei, and all of two donors that are not compared.
+    poor = (np.arange(adata.n_obs) % 7 == 0) | np.isin(adata.obs["Donor ID"], ["D06", "D10"])
+    adata.X = adata.X.multiply(~poor[:, None]).tocsr()
+    found = builders.contrast(adata, tmp_path)
+    about = found.about
+    assert (about["label column"], about["positive (1)"], about["negative (0)"]) == ("ADNC", "High", "Not AD")
+    oligo = adata.obs[adata.obs["Subclass"] == "Oligodendrocyte"]
+    expected = oligo.groupby("ADNC", observed=True)["Donor ID"].agg(["nunique", "size"])
+    told = found.excluded.set_index("value")[["donors", "nuclei"]]
+    assert told.to_dict("index") == {
+        level: {"donors": expected["nunique"][level], "nuclei": expected["size"][level]}
+        for level in ("Low", "Intermediate")
+    }
+    assert len(found.cohort.cells) < oligo["ADNC"].isin(["High", "Not AD"]).sum()

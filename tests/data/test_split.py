@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -217,3 +218,11 @@ def test_what_a_refusal_says_to_type_works(config: SplitConfig, n_negative: int)
     if "folds" in advised:
         advised["folds"] = int(advised["folds"])
     assert make_folds(label, replace(config, **advised))
+
+
+def test_every_donor_validates_about_as_often_as_any_other() -> None:
+    """In 60 folds, of 40 of which it is no test donor; a fifth of those is 8."""
+    many = replace(CV, folds=3, repeats=20, validation_fraction=0.2)
+    times = Counter(donor for fold in make_folds(SEA_AD, many) for donor in fold.validation)
+    assert set(times) == set(SEA_AD.index)
+    assert max(times.values()) < 24

@@ -14,7 +14,7 @@ import torch
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.batch import Tokens
-from oligo_ad.inputs.featurizers import ExpressedPanel, Featurizer, StandardisedPanel
+from oligo_ad.inputs.featurizers import ExpressedPanel, Featurizer, StandardisedPanel, ragged
 from oligo_ad.inputs.panel import choose_genes, most_dispersed
 from tests import builders
 
@@ -299,3 +299,25 @@ def test_a_dense_batch_is_the_same_by_a_compiled_loop_and_by_tensor_operations(c
     longest = int(tokens.offsets.diff()[rows].max())
     assert torch.equal(tokens.dense(rows, longest, background), wanted)
     assert torch.equal(tokens._scattered(rows, longest, background), wanted)
+
+
+@every_panel
+def test_genes_are_read_by_their_names_whatever_order_a_file_has(cohort: Cohort, panel: Panel) -> None:
+    fitted = panel(n_genes=15).fit(cohort, TRAIN)
+    order = np.random.default_rng(0).permutation(cohort.matrix.shape[1])
+    moved = builders.exchanged(cohort, builders.counts(cohort)[:, order])
+    moved = replace(moved, genes=cohort.genes.iloc[order].reset_index(drop=True))
+
+    def dense(other: Cohort) -> np.ndarray:
+        tokens = fitted.tokens(other)
+        rows = torch.arange(len(other.cells))
+        return tokens.dense(rows, int(tokens.offsets.diff().max()), torch.zeros(15)).numpy()
+
+    np.testing.assert_allclose(dense(moved), dense(cohort), rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_genes", [100, 2**15, 2**15 + 1, 70_000])
+def test_every_gene_keeps_its_id_however_many_there_are(n_genes: int) -> None:
+    last = [0, n_genes // 2, n_genes - 1]
+    values = sp.csr_matrix((np.ones(3, np.float32), ([0, 0, 1], last)), shape=(2, n_genes))
+    assert ragged(values).gene_ids.tolist() == last

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.inputs import vocabulary as module
 from oligo_ad.inputs.vocabulary import (
+    UNKNOWN,
     census_tokens,
     gene_table,
     holds_ensembl_ids,
@@ -471,3 +472,26 @@ def test_the_report_tells_how_genes_were_found(tmp_path: Path) -> None:
         "1:",
     ]
     assert_says(facts["without a token"], "2, and 1 whose token another gene has: LOCAL, MATR3_1, TTC34_ENSG")
+
+
+def test_a_name_is_not_trusted_where_the_ensembl_id_shows_another_gene() -> None:
+    """A file may use today's name of one gene, which was once the name of another."""
+    table = gene_table()
+    later = table[(table["gencode44"] != "") & ~table["gencode44"].duplicated(keep=False)]
+    later = later[~later["gencode44"].isin(table["symbol"]) & ~later["symbol"].duplicated(keep=False)].head(
+        50
+    )
+    # Genes of the table whose own symbols are no tokens here.
+    others = table.index[~table["symbol"].isin(later["symbol"]) & (table["gencode44"] == "")][: len(later)]
+    names = later["gencode44"].to_list()
+    for tokens in (later["symbol"].to_list(), [*(later["symbol"] + "_" + later.index)]):
+        genes = pd.DataFrame({"name": names, "symbol": names, "ensembl": others})
+        assert (match_genes(genes, tokens)["id"] == UNKNOWN).all()
+        unnamed = match_genes(genes.assign(ensembl=None), tokens)
+        assert unnamed["id"].tolist() == list(range(len(later)))
+
+
+def test_of_tokens_that_are_one_gene_the_first_is_read() -> None:
+    tokens = [f"ENSG0000000000{n}.{version}" for version in (1, 2) for n in (1, 2)]
+    genes = pd.DataFrame({"name": ["a", "b"], "symbol": None, "ensembl": [tokens[1], tokens[2]]})
+    assert match_genes(genes, tokens)["id"].tolist() == [1, 0]

@@ -15,7 +15,7 @@ from oligo_ad import tasks
 from oligo_ad.data.cache import load_cohort
 from oligo_ad.inputs.batch import Batch, Inputs
 from oligo_ad.models import adapt as module
-from oligo_ad.models.adapt import adapt
+from oligo_ad.models.adapt import LowRank, adapt
 from oligo_ad.models.build import make_classifier
 from oligo_ad.models.mlp import MLP
 from oligo_ad.models.pretrained import Pretrained
@@ -159,6 +159,20 @@ def test_embeddings_are_the_first_stage() -> None:
 
 
 # Low rank
+
+
+@every_network
+@pytest.mark.parametrize(("rank", "alpha"), [(1, 16.0), (2, 3.0), (4, 3.0)])
+def test_a_low_rank_addition_is_its_product_times_alpha_over_rank(
+    make: Make, rank: int, alpha: float
+) -> None:
+    network = made(make, lora_rank=rank, lora_alpha=alpha)
+    additions = [part for part in network.modules() if isinstance(part, LowRank)]
+    assert additions
+    for addition in additions:
+        nn.init.normal_(addition.up)
+        weight = torch.zeros(len(addition.up), addition.down.shape[1])
+        torch.testing.assert_close(addition(weight), alpha / rank * addition.up @ addition.down)
 
 
 @every_network

@@ -1,5 +1,7 @@
 """Vectors of nuclei become vectors of samples, as computed by hand."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -72,6 +74,19 @@ def test_a_bag_knows_nothing_of_the_other_bags(pool: nn.Module) -> None:
 def test_scores_of_any_size_and_half_precision_overflow_nothing(pool: nn.Module) -> None:
     for vectors in (VECTORS * 1e6, VECTORS.to(torch.bfloat16).float()):
         assert torch.isfinite(pool(vectors, SAMPLE, 2)).all()
+
+
+@pools
+@pytest.mark.parametrize("far", [1e2, 1e6])
+def test_a_bag_is_pooled_however_far_the_scores_of_another_lie(pool: nn.Module, far: float) -> None:
+    """No weight of it underflows, as it would beside the largest score of the batch."""
+    steep = copy.deepcopy(pool)
+    if isinstance(steep, Attention):
+        nn.init.constant_(steep.score.weight, far)
+    pooled = steep(VECTORS, SAMPLE, 2)
+    bags = [VECTORS[bag == SAMPLE] for bag in range(2)]
+    alone = [steep(bag, torch.zeros(len(bag), dtype=torch.int64), 1) for bag in bags]
+    torch.testing.assert_close(pooled, torch.cat(alone))
 
 
 @pools

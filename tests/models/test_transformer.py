@@ -39,6 +39,36 @@ def test_a_stack_of_blocks_with_the_weights_of_pytorchs_encoder_computes_the_sam
     torch.testing.assert_close(ours[~padded], theirs[~padded], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_block_drops_in_training_what_pytorchs_layer_drops(norm: Norm) -> None:
+    reference = nn.TransformerEncoderLayer(
+        WIDTH, HEADS, FEEDFORWARD, 0.4, batch_first=True, norm_first=norm == "pre"
+    )
+    reference.self_attn.dropout = 0.0  # which has a rate of its own here
+    block = Block(WIDTH, HEADS, FEEDFORWARD, norm, 0.4, 0.0)
+    block.load_state_dict(reference.state_dict())
+    tokens, bias = torch.randn(1, 11, WIDTH), torch.zeros(1, 11)
+    torch.manual_seed(1)
+    theirs = reference.train()(tokens)
+    torch.manual_seed(1)
+    ours = block.train()(tokens, partial(attend_with_mask, bias))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
+def test_nothing_is_dropped_after_training(rate: str) -> None:
+    network, batch = small(**{rate: 0.5}), cells(random_cells(0.3, torch.float32))
+    assert not torch.equal(network(batch), network(batch))
+    torch.testing.assert_close(network.eval()(batch), small()(batch))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_vectors_are_normed_at_the_end(norm: Norm) -> None:
+    found = small(norm=norm)(cells(random_cells(0.3, torch.float32)))
+    torch.testing.assert_close(found.mean(1), torch.zeros(len(found)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.var(1, unbiased=False), torch.ones(len(found)), rtol=0, atol=1e-2)
+
+
 def cells(dense_BG: Tensor) -> Batch:
     """A batch of expressed genes from a dense matrix, padded at the end."""
     order = (dense_BG != 0).long().argsort(dim=1, descending=True, stable=True)

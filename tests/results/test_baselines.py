@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -143,9 +144,10 @@ def test_a_test_donor_has_no_influence_on_the_scores_of_others(cohort: Cohort, f
     assert (clean.loc[donor, own] != changed.loc[donor, own]).all()
 
 
-def test_a_known_donor_has_influence(cohort: Cohort, folds: list[Fold]) -> None:
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_known_donor_has_influence(cohort: Cohort, folds: list[Fold], part: str) -> None:
     clean = score_baselines(cohort, covariates(cohort), folds[:1])
-    other, label = poisoned(cohort, folds[0].train[0])
+    other, label = poisoned(cohort, getattr(folds[0], part)[0])
     changed = score_baselines(other, covariates(cohort), folds[:1], label)
     assert (clean["pseudobulk"] != changed["pseudobulk"]).any()
 
@@ -163,3 +165,44 @@ def test_a_file_of_log_values_has_baselines_too(cohort: Cohort, folds: list[Fold
     scored = score_baselines(logged, covariates(cohort), folds)
     assert auroc(scored, "pseudobulk", cohort) > 0.9
     assert scored["depth"].notna().all()
+
+
+@pytest.mark.parametrize("content", ["counts", "log"])
+def test_pseudobulk_does_not_see_how_many_nuclei_a_donor_has(
+    cohort: Cohort, folds: list[Fold], content: str, tmp_path: Path
+) -> None:
+    adata = builders.atlas(14, 10, nuclei=16, genes=50, effect=0.6)
+    again = adata[np.isin(adata.obs["Donor ID"], ["D01", "D05", "D15", "D22"])].copy()
+    again.obs_names = again.obs_names + "-again"
+    doubled = builders.cohort(ad.concat([adata, again]), tmp_path)
+    if content == "log":
+        cohort, doubled = (
+            builders.exchanged(one, builders.log_values(one), "log") for one in (cohort, doubled)
+        )
+    once, twice = (score_baselines(one, covariates(one), folds) for one in (cohort, doubled))
+    assert twice["pseudobulk"].to_numpy() == pytest.approx(once["pseudobulk"].to_numpy(), rel=1e-6)
+    assert (twice["depth"] != once["depth"]).any()
+
+
+def test_a_gene_that_most_known_donors_do_not_express_is_not_read(cohort: Cohort, folds: list[Fold]) -> None:
+    values, rare = builders.log_values(cohort), np.arange(10, 20)
+    few, tested = (cohort.cells["donor"].isin(own).to_numpy() for own in (folds[0].train[:3], folds[0].test))
+    scores = []
+    for expressed in (few, few | tested):
+        own = values.copy()
+        own[np.ix_(~expressed, rare)] = 0
+        scores.append(score_baselines(builders.exchanged(cohort, own, "log"), covariates(cohort), folds[:1]))
+    pd.testing.assert_series_equal(*(scored["pseudobulk"] for scored in scores), check_exact=True)
+
+
+def test_baselines_are_sure_of_nothing_where_nothing_is(tmp_path: Path) -> None:
+    """Their penalty is chosen by held-out loss: without a signal the strongest is best."""
+    sure = []
+    for effect in (0.0, 1.0):
+        adata = builders.atlas(14, 10, nuclei=16, genes=50, effect=effect, seed=1)
+        (tmp_path / str(effect)).mkdir()
+        own = builders.cohort(adata, tmp_path / str(effect))
+        scored = score_baselines(own, covariates(own), make_folds(labels(own), SPLIT))
+        sure.append((scored["pseudobulk"] - 0.5).abs().mean())
+    assert sure[0] < 0.1
+    assert sure[1] > 0.3

@@ -1,6 +1,6 @@
 """From predictions to scores, by hand: donor scores, thresholds, baselines, and what is scored at all."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -217,6 +217,43 @@ def test_more_resamples_and_another_seed_give_another_interval_and_the_same_scor
     found = [scored(predictions(probability), donors=donors, **way) for way in ways]
     assert len({one.donors["model"].auroc.low for one in found}) == 3
     assert len({one.headline for one in found}) == 1
+
+
+def test_every_interval_is_of_the_same_resamples_of_donors() -> None:
+    """Of pairs of rows, each as often as its donors were drawn; of calls, AUROC is balanced accuracy."""
+    donors, probability = cohort(12, 9)
+    parts = [{name: probability[name] * 2 for name in list(probability)[start::2]} for start in (0, 1)]
+    rng = np.random.default_rng(1)
+    rivals = pd.concat(
+        baseline(fold, better={name: 0.2 * donors["label"][name] + 0.8 * rng.random() for name in own})
+        for fold, own in enumerate(parts, 1)
+    )
+    tables = [predictions(own, fold=fold) for fold, own in enumerate(parts, 1)]
+    found = scored(*tables, baselines=rivals, donors=donors, thresholds=(0.4, 0.55), seed=5)
+    times = pd.DataFrame(metrics.Resamples(donors["label"], 100, seed=5)._times, columns=donors.index)
+
+    def resampled(table: pd.DataFrame, scores: pd.Series) -> np.ndarray:
+        folds = []
+        for _, part in table.assign(scores=scores).groupby("fold"):
+            positive, negative = (part[part["label"] == value] for value in (1, 0))
+            weight = (
+                times[positive["donor"]].to_numpy()[:, :, None] * times[negative["donor"]].to_numpy()[:, None]
+            )
+            higher = np.sign(np.subtract.outer(positive["scores"].to_numpy(), negative["scores"].to_numpy()))
+            folds.append((weight * (higher + 1) / 2).sum((1, 2)) / weight.sum((1, 2)))
+        return np.mean(folds, axis=0)
+
+    def ends(drawn: np.ndarray) -> list[float]:
+        return pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist())
+
+    for of, table in ((found.donors, found.donor_table), (found.cells, found.cell_table)):
+        for name, threshold in (("model", table["threshold"]), ("better", 0.5)):
+            called = (table[name] >= threshold).astype(float)
+            assert list(astuple(of[name].auroc)) == ends(resampled(table, table[name]))
+            assert list(astuple(of[name].balanced_accuracy)) == ends(resampled(table, called))
+    model, better = (resampled(found.donor_table, found.donor_table[name]) for name in ("model", "better"))
+    assert found.gain_interval is not None
+    assert list(astuple(found.gain_interval)) == ends(model - better)
 
 
 # Baselines and the truth

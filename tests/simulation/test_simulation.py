@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from oligo_ad.config import SimulationConfig
 from oligo_ad.data.cache import source
-from oligo_ad.simulation.counts import AFFECTED_FOLD
+from oligo_ad.simulation.counts import AFFECTED_FOLD, _negative_binomial
 from oligo_ad.simulation.simulate import write_atlas
 from oligo_ad.simulation.truth import plant
 from oligo_ad.tasks.inspect import describe
@@ -143,6 +143,42 @@ def test_the_interaction_couples_two_modules_in_affected_nuclei_and_changes_no_m
     _, errors = differences(nuclei)
     assert np.sqrt(np.mean(errors**2)) < 1.25
     assert abs(errors).max() < 4.5
+
+
+def test_nuclei_have_what_their_donor_has(simulate: Simulate) -> None:
+    """XIST, on the inactive X chromosome, is expressed by women; the donors' other effects come with it."""
+    atlas = simulate(**NOTHING)
+    xist = atlas[:, "XIST"].layers["UMIs"].toarray().ravel()
+    of_donor = pd.Series(xist).groupby(atlas.obs["Donor ID"].to_numpy(str)).mean()
+    sex = atlas.obs.groupby("Donor ID", observed=True)["Sex"].first()[of_donor.index]
+    assert of_donor[sex == "Male"].max() < 0.5 < 2 < of_donor[sex == "Female"].min()
+
+
+def test_every_nucleus_has_the_columns_of_its_donor(simulate: Simulate) -> None:
+    truth = plant(parameters(), np.random.default_rng(0)).donors.set_index("donor")
+    columns = {"ADNC": "adnc", "Age at Death": "age", "Sex": "sex", "APOE Genotype": "apoe"}
+    obs = simulate().obs
+    expected = truth.loc[obs["Donor ID"].astype(str), [*columns.values()]]
+    assert (obs[[*columns]].astype(object).to_numpy() == expected.to_numpy()).all()
+
+
+def test_nuclei_are_drawn_apart_from_each_other(simulate: Simulate) -> None:
+    """However far apart in the file: also those at the same place of two blocks."""
+    nuclei = oligodendrocytes(simulate(**NOTHING | {"oligodendrocytes": 0.999}))
+    noise = within_donors(nuclei.values, nuclei.donor)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    likeness = noise @ noise.T
+    assert np.abs(likeness[np.triu_indices(len(noise), 1)]).max() < 0.35
+
+
+def test_counts_have_the_mean_and_the_spread_that_was_measured_at_it() -> None:
+    means = np.array([0.004, 0.015, 0.03, 0.3, 3.0])
+    dispersions = np.array([0, 0, 1.1, 0.5, 0.26])
+    n = 60_000
+    drawn = _negative_binomial(np.tile(means, (n, 1)).astype(np.float32), np.random.default_rng(0)).toarray()
+    variance = means + dispersions * means**2
+    assert np.abs((drawn.mean(axis=0) - means) / np.sqrt(variance / n)).max() < 4
+    assert drawn.var(axis=0) == pytest.approx(variance, rel=0.08)
 
 
 def test_only_oligodendrocytes_are_affected_and_more_of_them_in_the_disease(simulate: Simulate) -> None:

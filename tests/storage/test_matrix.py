@@ -220,3 +220,11 @@ def test_the_variance_of_one_nucleus_is_zero() -> None:
     mean, variance = summed(rows, np.array([0])).of(np.array([0])).mean_variance(1)
     np.testing.assert_allclose(mean, per_10_000(rows)[0][0], rtol=1e-12)
     assert (variance == 0).all()
+
+
+@pytest.mark.parametrize("n", [3, 7, 1000])
+def test_a_gene_of_the_same_value_in_every_nucleus_has_no_variance(n: int) -> None:
+    """Though its value is no binary fraction, and sums of it and of its square are rounded."""
+    same = sp.csr_matrix(np.tile(np.array([[1, 2, 3, 7]], np.float32), (n, 1)))
+    sums = summed(same, np.arange(n) % DONORS, [])
+    assert (sums.mean_variance(n)[1] == 0).all()

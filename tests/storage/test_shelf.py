@@ -243,3 +243,17 @@ def test_words_and_the_place_of_the_package_leave_the_hash_alone(
 def test_a_module_that_is_not_there_is_a_bug(package: Path) -> None:
     with pytest.raises(FileNotFoundError):
         shelf.code_of("oligo_ad.absent")
+
+
+@pytest.mark.parametrize(
+    "write", [shelf.write_text, lambda path, text: shelf.write_json(path, {text: object()})]
+)
+def test_what_cannot_be_written_leaves_the_text_that_was_there(
+    write: Callable[[Path, str], None], tmp_path: Path
+) -> None:
+    file = tmp_path / "metrics.json"
+    shelf.write_text(file, "what was there")
+    with pytest.raises((UnicodeEncodeError, TypeError)):
+        write(file, "a" * 10**5 + "\ud800")  # no encoding has the last letter
+    assert file.read_text() == "what was there"
+    assert list(tmp_path.iterdir()) == [file]

@@ -21,9 +21,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from oligo_ad import tasks
 from oligo_ad.config import SweepConfig, ValidateTask, read_sweep
+from oligo_ad.facts import Epoch
 from oligo_ad.inputs.loader import NucleusLoader
 from oligo_ad.record import FAILURE, PRUNED, RESULT, Record
-from oligo_ad.sweeps import search, sweep
+from oligo_ad.sweeps import search, study, sweep
 from oligo_ad.sweeps.study import STUDY, Pruned, open_study, reporter
 from oligo_ad.sweeps.trials import Trial, TrialRunner
 from tests.builders import CONF, answer, assert_says, atlas, configuration, write
@@ -398,6 +399,19 @@ def test_a_trial_goes_on_where_pruning_is_off(tmp_path: Path) -> None:
 
 def test_no_trial_is_pruned_before_there_are_as_many_as_asked_for(tmp_path: Path) -> None:
     report_a_bad_trial(tmp_path, "task.startup=3")
+
+
+def test_a_trial_reports_the_mean_of_what_it_has_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trainings of ten epochs came before: the best of this one so far counts beside theirs."""
+    reported: list[tuple[int, float]] = []
+    monkeypatch.setattr(study, "reporter", lambda *given: lambda step, value: reported.append((step, value)))
+    task = configuration("task=validate", "task.objective=donor_auroc").task
+    assert isinstance(task, ValidateTask)
+    report = study.epoch_reporter(task, 1, [0.6, 0.8], epochs=10)
+    for number, auroc in enumerate((0.5, 0.9, 0.7), 1):
+        report(Epoch(number, 0.1, 0.2, 0.3, auroc, 1.0, 1e-3, 9.0))
+    assert [step for step, _ in reported] == [21, 22, 23]
+    assert [value for _, value in reported] == pytest.approx([1.9 / 3, 2.3 / 3, 2.3 / 3])
 
 
 def test_a_study_that_is_not_there_is_not_made_by_a_trial(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from oligo_ad.data.covariates import Coding
 from oligo_ad.models.build import make_classifier, make_featurizer
+from oligo_ad.training import checkpoint as module
 from oligo_ad.training.checkpoint import Bundle, Usage, load_bundle, save_bundle
 from tests.builders import answer, assert_says, atlas, cohort, configuration
 
@@ -38,6 +39,7 @@ def checkpoint(tmp_path: Path) -> Path:
     again = load_bundle(path)
     assert again.featurizer.gene_names == featurizer.gene_names
     assert again.usage == bundle.usage
+    assert not any(part.training for part in again.classifier.modules())
     pd.testing.assert_frame_equal(again.genes, bundle.genes, check_dtype=False)
     return path
 
@@ -48,6 +50,22 @@ def edited(path: Path, old: str, new: str) -> None:
         about = file.metadata()["oligo_ad"]
     assert old in about
     save_file(load_file(path), path, metadata={"oligo_ad": about.replace(old, new)})
+
+
+def test_a_write_that_breaks_off_leaves_the_checkpoint_that_was_there(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, before = load_bundle(checkpoint), checkpoint.read_bytes()
+
+    def broken(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        Path(path).write_bytes(before[:100])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(module, "save_file", broken)
+    with pytest.raises(OSError, match="No space"):
+        save_bundle(bundle, checkpoint)
+    assert checkpoint.read_bytes() == before
+    assert not [file for file in checkpoint.parent.iterdir() if "model" in file.name and file != checkpoint]
 
 
 def test_a_checkpoint_with_a_flipped_byte_is_refused(checkpoint: Path) -> None:

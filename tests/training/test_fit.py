@@ -1,20 +1,29 @@
 """The training loop: which epoch is kept, when it stops, and what its options do to a step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from oligo_ad.config import Config
 from oligo_ad.data.contrast import Contrast
+from oligo_ad.inputs.batch import Batch
 from oligo_ad.record import probability_of
-from oligo_ad.training.fit import Fitted
+from oligo_ad.training import step
+from oligo_ad.training.fit import Fitted, donor_means
 from oligo_ad.training.fold_model import FoldModel, prepare_model
 from oligo_ad.training.machine import make_accelerator, seed_everything
-from tests.builders import atlas, configuration, contrast
+from oligo_ad.training.schedule import warmup_cosine
+from tests import builders
+from tests.builders import answer, atlas, configuration, contrast
 
 # Plain steps of the full gradient, so that what a step did can be computed by hand.
 ONE_STEP = (
@@ -190,6 +199,127 @@ def test_every_step_is_logged_however_seldom_losses_are_read(
         own = [logged[number * per_epoch + step] for step in range(1, per_epoch + 1)]
         assert epoch.train_loss == pytest.approx(np.mean(own))
     assert max(reads) == min(log_every, per_epoch)
+
+
+@pytest.mark.parametrize("clip", ["null", "0.01"])
+def test_a_step_in_parts_is_the_step_of_the_whole(make: Callable[..., FoldModel], clip: str) -> None:
+    ends = []
+    for parts in (1, 2, 4):
+        model = make(*ONE_STEP, f"fit.accumulate={parts}", f"fit.clip={clip}")
+        assert len(model.samples["train"]) % 4 == 0
+        fitted = train(model)
+        ends.append((weights(fitted.model), fitted.history[0].gradient_norm))
+    for moved, norm in ends[1:]:
+        assert torch.allclose(moved, ends[0][0], atol=1e-6)
+        assert norm == pytest.approx(ends[0][1], rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("log_every", [1, 1000])
+def test_a_loss_that_is_no_number_stops_the_training_and_names_its_step(
+    make: Callable[..., FoldModel], value: float, log_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[torch.Tensor] = []
+
+    def broken(*given: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        losses.append(binary_cross_entropy_with_logits(*given, **named))
+        return losses[-1] + (value if len(losses) == 3 else 0)
+
+    monkeypatch.setattr(step, "binary_cross_entropy_with_logits", broken)
+    message = answer(train, make(f"fit.log_every={log_every}", "fit.epochs=3"))
+    assert f"the loss became {value} at optimizer step 3" in message
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_each_step_is_taken_and_logged_at_the_rate_of_the_schedule_which_ends_with_the_last(
+    make: Callable[..., FoldModel], parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (f"fit.batch_size={16 // parts}", f"fit.accumulate={parts}")
+    model = make("fit.epochs=3", "fit.patience=3", "fit.optimizer.lr=0.01", *shape)
+    taken: list[float] = []
+    logged: list[float] = []
+    monkeypatch.setattr(
+        model.accelerator,
+        "log",
+        lambda values, step: logged.extend([values["step/learning_rate"]] if "step/loss" in values else []),
+    )
+    hook = register_optimizer_step_pre_hook(lambda own, *_: taken.append(own.param_groups[0]["lr"]))
+    fitted = train(model)
+    hook.remove()
+    n_steps = 3 * (len(model.samples["train"]) // 16)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    schedule = warmup_cosine(optimizer, n_steps)
+    for rate in taken:
+        assert rate == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert logged == taken
+    assert len(taken) == n_steps
+    assert fitted.history[-1].learning_rate == pytest.approx(0, abs=1e-12)
+
+
+def test_every_epoch_and_seed_shows_training_samples_alone_in_an_order_of_its_own(
+    make: Callable[..., FoldModel],
+) -> None:
+    orders = []
+    for seed in ("seed=0", "seed=0", "seed=1"):
+        model = make("fit.epochs=3", "fit.patience=3", "split.seed=5", seed)
+        seen: list[tuple[int, ...]] = []
+        modes: list[tuple[bool, bool]] = []
+
+        def watch(
+            module: torch.nn.Module,
+            batches: tuple[Batch, ...],
+            seen: list[tuple[int, ...]] = seen,
+            modes: list[tuple[bool, bool]] = modes,
+        ) -> None:
+            modes.append((module.training, torch.is_grad_enabled()))
+            seen.extend([tuple(batches[0].index.tolist())] if module.training else [])
+
+        model.classifier.register_forward_pre_hook(watch)
+        train(model)
+        # Dropout and batch norm go with gradients, in every epoch.
+        assert set(modes) == {(True, True), (False, False)}
+        per_epoch = len(model.samples["train"]) // 16
+        assert len(seen) == 3 * per_epoch
+        assert {sample for batch in seen for sample in batch} <= set(model.samples["train"])
+        orders += [seen[first : first + per_epoch] for first in range(0, len(seen), per_epoch)]
+    assert orders[:3] == orders[3:6]
+    assert len({tuple(order) for order in orders}) == 6
+
+
+def test_everything_is_fitted_on_training_donors_alone(donors: Contrast, tmp_path: Path) -> None:
+    """Panel, its mean and SD, and the coding of covariates: not on validation donors either."""
+    words = ("model.featurizer.genes=hvg", "model.featurizer.n_genes=10", "metadata=on")
+    config = configuration("model.network.hidden=[]", *words)
+    accelerator, _ = make_accelerator(config, tmp_path)
+    covariates = replace(donors.covariates, values=donors.cohort.donors[["nuclei"]].astype(float))
+    (fold,) = donors.folds
+
+    def fitted(ruined: tuple[str, ...]) -> list[list[float] | list[str]]:
+        counts, values = builders.counts(donors.cohort), covariates.values.copy()
+        counts[donors.cohort.rows_of(ruined)] += np.arange(counts.shape[1])[::-1] * 50
+        values.loc[list(ruined)] = 1e6
+        other = replace(
+            donors,
+            cohort=builders.exchanged(donors.cohort, counts),
+            covariates=replace(covariates, values=values),
+        )
+        model = prepare_model(config, other, fold, None, accelerator)
+        state = [part.tolist() for part in model.featurizer.state().values()]
+        return [model.featurizer.gene_names, *state, model.coding.mean.to_list(), model.coding.sd.to_list()]
+
+    plain = fitted(())
+    assert fitted(fold.validation[:1]) == fitted(fold.test[:1]) == plain
+    assert not [part for part, other in zip(plain, fitted(fold.train[:1]), strict=True) if part == other]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(-9, 9)), min_size=1, max_size=30))
+def test_a_donor_is_the_mean_of_its_samples_however_many_there_are(pairs: list[tuple[int, float]]) -> None:
+    donor, values = (np.array(column) for column in zip(*pairs, strict=True))
+    ids, means = donor_means(values, donor)
+    assert ids.tolist() == sorted(set(donor.tolist()))
+    assert means == pytest.approx([values[donor == one].mean() for one in ids])
 
 
 # Bags

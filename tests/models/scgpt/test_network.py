@@ -163,3 +163,14 @@ def test_packed_attention_of_one_query_a_cell_is_its_first_of_all() -> None:
     first = packed(q[:, :, packed.starts], k, v, 0.0)
     torch.testing.assert_close(first, every[:, :, packed.starts])
     assert packed.starts.tolist() == [0, 4, 5]
+
+
+def test_values_count_up_to_512_and_no_further() -> None:
+    model, batch = network(dropout=0.0).eval(), cells([5, 3], torch.float32)
+
+    def of(value: float) -> Tensor:
+        found: Tensor = model(batch._replace(values=torch.full_like(batch.values, value)))
+        return found
+
+    assert torch.equal(of(512), of(1e6))
+    assert not torch.allclose(of(511), of(512))

@@ -117,9 +117,10 @@ def test_a_saved_model_predicts_as_it_did_without_the_folder_it_came_from(
     config = settings(path, model)
     tasks.run(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "checkpoint")
-    trained = load_bundle(tmp_path / "run/folds/1/model.safetensors")
+    file = tmp_path / "run/folds/1/model.safetensors"
+    assert str(tmp_path).encode() not in file.read_bytes()
     cohort = load_cohort(config.data, config.cache.path)
-    assert_predicts_as_in_its_run(trained, cohort, tmp_path / "run")
+    assert_predicts_as_in_its_run(load_bundle(file), cohort, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

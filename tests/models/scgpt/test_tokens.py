@@ -16,7 +16,7 @@ from scipy.stats import chisquare
 
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.inputs.batch import Tokens
-from oligo_ad.inputs.draws import draw, nucleus_keys, stream
+from oligo_ad.inputs.draws import draw, mix, nucleus_keys, stream
 from oligo_ad.inputs.panel import choose_genes
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.tokens import BINNING, BinnedGenes, bin_values
@@ -420,3 +420,19 @@ def test_over_many_epochs_every_gene_is_read_about_equally_often() -> None:
         # Draws without replacement vary less than the chi-square law has it, by this factor.
         statistic = chisquare(of_cell).statistic / (1 - n_kept / n)
         assert 15 < statistic * (n - 1) / n < 75
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
+def test_bits_are_mixed_as_by_splitmix64(numbers: list[int]) -> None:
+    """In numbers without a sign, as it was published; ours have one."""
+
+    def published(bits: int) -> int:
+        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) % 2**64
+        return bits ^ (bits >> 31)
+
+    expected = [published(number % 2**64) for number in numbers]
+    with np.errstate(over="ignore"):
+        found = mix(np.array(numbers, np.int64)).view(np.uint64)
+    assert found.tolist() == expected
+    assert mix(torch.tensor(numbers)).numpy().view(np.uint64).tolist() == expected
