@@ -146,3 +146,12 @@ def test_the_gravest_alarm_comes_first(cohort: Cohort) -> None:
     first, *others = alarms(replace(few_donors(cohort), label_derived=("Braak",)))
     assert first.startswith("Metadata columns that give the label away")
     assert others
+
+
+def test_a_doubt_about_expression_is_an_alarm(cohort: Cohort) -> None:
+    given = weak_signal(builders.labels(cohort, 24)[cohort.cells["donor"]].to_numpy(), 1.0)
+    plain = result(cohort, given)
+    doubted = alarms(replace(plain, doubt="X may be anything"))
+    assert set(doubted) - set(alarms(plain)) == {
+        "Expression is uncertain: X may be anything. Every score depends on it."
+    }
