@@ -9,9 +9,11 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import metadata
 from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from oligo_ad.errors import UserError
 PARTIAL = ".partial"  # follows the name of a file or folder that is not finished
 MANIFEST = "manifest.json"
 ROOT = Path(__file__).parents[2]
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "PyYAML"}
 # Modules that check or report: no value of a result depends on them.
 NOT_HASHED = {
     f"oligo_ad.{name}" for name in ("checking", "components", "config", "errors", "progress", "threads")
@@ -188,17 +191,18 @@ def _checksum_of(manifest: dict[str, Any]) -> str:
 def code_of(*modules: str, apart_from: tuple[str, ...] = ()) -> str:
     """SHA-256 of the code of some of this package's modules and of all that they import of it.
 
-    It does not depend on comments and docstrings, nor on modules that only check or report (`NOT_HASHED`).
-    A table beside a module (*.csv.gz) counts as its code where the code names it.
+    The versions of other packages that these import count, and so does Python's. Comments and docstrings do
+    not, nor do modules that only check or report (`NOT_HASHED`). A table beside a module (*.csv.gz) counts as
+    its code where the code names it.
 
     Args:
         modules: full names, such as `oligo_ad.data.cohort`; they are read, not imported.
         apart_from: packages whose code does not count, because what it makes is hashed itself.
     """
-    parts = []
-    for module in modules_of(*modules, apart_from=apart_from):
-        file = _file_of(module)
-        statements = _statements(file)
+    trees = _trees(modules, apart_from)
+    parts = [version.encode() for version in _versions(trees)]
+    for module in sorted(trees):
+        file, statements = _file_of(module), _statements(trees[module])
         parts.append(f"{module}\n{statements}".encode())
         parts += [t.read_bytes() for t in sorted(file.parent.glob("*.csv.gz")) if t.name in statements]
     return digest(parts)
@@ -206,21 +210,34 @@ def code_of(*modules: str, apart_from: tuple[str, ...] = ()) -> str:
 
 def modules_of(*modules: str, apart_from: tuple[str, ...] = ()) -> list[str]:
     """The names of the modules whose code `code_of` hashes."""
-    found: set[str] = set()
+    return sorted(_trees(modules, apart_from))
+
+
+def _trees(modules: Iterable[str], apart_from: tuple[str, ...]) -> dict[str, ast.Module]:
+    """The code of some modules, and of all of this package that they import."""
+    found: dict[str, ast.Module] = {}
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module not in found | NOT_HASHED and module.rpartition(".")[0] not in apart_from:
-            found.add(module)
-            waiting += filter(_is_module, _imported(module))
-    return sorted(found)
+        if module not in found.keys() | NOT_HASHED and module.rpartition(".")[0] not in apart_from:
+            found[module] = ast.parse(_file_of(module).read_bytes())
+            waiting += filter(_is_module, _imported(module, found[module]))
+    return found
 
 
-def _imported(module: str) -> Iterator[str]:
+def _versions(trees: dict[str, ast.Module]) -> Iterator[str]:
+    """Python and the packages that some modules import, each with its version."""
+    yield f"python {sys.version_info.major}.{sys.version_info.minor}"
+    names = {name.partition(".")[0] for module, tree in trees.items() for name in _imported(module, tree)}
+    for name in sorted(names - sys.stdlib_module_names - {"oligo_ad"}):
+        with suppress(metadata.PackageNotFoundError):  # not installed, or by another name
+            yield f"{name} {metadata.version(DISTRIBUTIONS.get(name, name))}"
+
+
+def _imported(module: str, tree: ast.Module) -> Iterator[str]:
     """What a module imports, wherever in its code."""
-    file = _file_of(module)
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    package = module if _file_of(module).name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -239,9 +256,8 @@ def _file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _statements(file: Path) -> str:
-    """The code of a module without comments and docstrings."""
-    tree = ast.parse(file.read_bytes())
+def _statements(tree: ast.Module) -> str:
+    """The code of a module as text; its docstrings are removed."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             del node.body[0]

@@ -229,6 +229,19 @@ def test_what_a_module_does_not_depend_on_leaves_its_hash_alone(package: Path, n
     assert shelf.code_of("oligo_ad.a") == before
 
 
+def test_another_version_of_an_imported_package_is_another_hash(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (package / "room/e.py").open("a") as file:
+        file.write("\nimport json\nimport numpy.linalg\nimport not_installed\n")
+    before = shelf.code_of("oligo_ad.a")
+    known = shelf.metadata.version
+    monkeypatch.setattr(shelf.metadata, "version", lambda name: "99.0" if name == "torch" else known(name))
+    assert shelf.code_of("oligo_ad.a") == before
+    monkeypatch.setattr(shelf.metadata, "version", lambda name: "99.0" if name == "numpy" else known(name))
+    assert shelf.code_of("oligo_ad.a") != before
+
+
 def test_words_and_the_place_of_the_package_leave_the_hash_alone(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
