@@ -1,0 +1,253 @@
+"""Intervals of donor scores: what a procedure is expected to reach on new donors, training included.
+
+A score of a cross-validation is uncertain twice. The tested donors are a sample; how much that matters is
+computed here for the donors and pairs of donors that were really compared, so that more repeats of the same
+donors help only where they compare more pairs. And the models were trained on a sample: after Nadeau &
+Bengio 2003 (Machine Learning 52:239) that adds the same variance once more for each tested donor, divided by
+the donors a model was trained on: a factor of 1 + tested / trained, 2.25 with five folds.
+
+- AUROC: all values A that differ from the estimate by no more than 1.96 standard errors, with the variance of
+  Hanley & McNeil 1982 at A itself, not at the estimate (Newcombe 2006, Statist. Med. 25:559, method 5); so
+  the limits stay inside 0 to 1 and a perfect ranking has an interval.
+- Where the donors themselves vary more than that variance says, theirs counts: the sums of each donor's
+  deviations (DeLong 1988; Obuchowski 1997 for several rows of one donor), less the pairs that are counted
+  twice (Cameron, Gelbach & Miller 2011).
+- Balanced accuracy: Wilson's interval of each class, joined as by Newcombe 1998 (Statist. Med. 17:873).
+- Brier score: Wilson's interval of a mean within 0 to 1, with the variance of the losses within classes.
+- A difference of two AUROCs: that of the same pairs of donors, by the sums of deviations.
+
+How often they cover the truth is measured by `benchmarks/coverage.py`. Numbers of donors are n1 (positive) and
+n0 (negative); arrays of pairs of donors are [n1, n0], of rows [R].
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import norm, t
+
+LEVEL = 95  # per cent
+QUANTILE = float(norm.ppf(0.5 + LEVEL / 200))
+ROUNDING = 1e-9  # a mean of wins this close to 0 or 1 is 0 or 1
+SHARED = 1 / 3  # covariance of two pairs with a donor in common, in variances of a pair, of a score without signal
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Rows that were scored: one for each donor and fold, or for each nucleus and fold.
+
+    `fold`, `donor` [R]: of each row, any kind of name. `label` [R]: 0 or 1, the same in all rows of a donor.
+    `trained`: donors that the model of a fold was trained on, on average over folds.
+    """
+
+    fold: np.ndarray
+    donor: np.ndarray
+    label: np.ndarray
+    trained: float
+
+    @property
+    def training_factor(self) -> float:
+        """By how much training multiplies the variance."""
+        return 1 + len(np.unique(self.donor)) / self.trained
+
+
+class Pairs(NamedTuple):
+    """Pairs of a positive and a negative donor in the folds that tested both, summed over folds [n1, n0].
+
+    `weight`: share of the pair in the mean over folds; they add up to 1. `wins`: weight times the share of the
+    pair's rows in the right order, ties as half. `rows1`, `rows0`: mean number of rows of a donor in a fold.
+    """
+
+    weight: np.ndarray
+    wins: np.ndarray
+    rows1: np.ndarray
+    rows0: np.ndarray
+
+
+def auroc(tested: Tested, score: np.ndarray) -> Interval:
+    """Of the mean over folds of the AUROC of a score [R]."""
+    pairs = _pairs(tested, score)
+    estimate = _bounded(pairs.wins.sum())
+    expected = _variance_of_auroc(pairs)
+    excess = max(1.0, _ratio(_two_way(pairs.wins - estimate * pairs.weight), expected(estimate)))
+    factor = tested.training_factor * excess
+    return _limits(estimate, lambda value: factor * expected(value))
+
+
+def auroc_difference(tested: Tested, score: np.ndarray, other: np.ndarray) -> Interval:
+    """Of the AUROC of one score minus that of another [R], on the same donors and folds."""
+    pairs = _pairs(tested, score)
+    weight, gain = pairs.weight, pairs.wins - _pairs(tested, other).wins
+    estimate = float(gain.sum())
+    deviation = gain - estimate * weight
+    squares = np.divide(deviation**2, weight, out=np.zeros_like(weight), where=weight > 0).sum()
+    # One more pair, in which the scores differ by one half, keeps the width of equal scores above 0.
+    compared = 1 / (weight**2).sum()
+    of_pair = (compared * squares + 0.25) / (compared + 1)
+    donor_part = (weight.sum(1) ** 2).sum() + (weight.sum(0) ** 2).sum()
+    expected = of_pair * (1 / compared + SHARED * (donor_part - 2 / compared))
+    half = QUANTILE * np.sqrt(tested.training_factor * max(expected, _two_way(deviation)))
+    return Interval(float(max(estimate - half, -1.0)), float(min(estimate + half, 1.0)))
+
+
+def balanced_accuracy(tested: Tested, called: np.ndarray) -> Interval:
+    """Of the mean over folds of the balanced accuracy of calls [R], True where positive."""
+    right = (called == (tested.label == 1)).astype(float)
+    classes = [_class_mean(tested, right, value) for value in (0, 1)]
+    factor = tested.training_factor
+    own = [_wilson(one.mean, factor * max(one.smallest, one.scale), QUANTILE) for one in classes]
+    below = np.hypot(*(one.mean - limits.low for one, limits in zip(classes, own, strict=True)))
+    above = np.hypot(*(limits.high - one.mean for one, limits in zip(classes, own, strict=True)))
+    estimate = np.mean([one.mean for one in classes])
+    return Interval(float(max(estimate - below / 2, 0.0)), float(min(estimate + above / 2, 1.0)))
+
+
+def brier(tested: Tested, probability: np.ndarray) -> Interval:
+    """Of the mean over folds of the Brier score of probabilities [R]."""
+    loss = (probability - tested.label) ** 2
+    classes = [_class_mean(tested, loss, value) for value in (0, 1)]
+    part = np.array([(tested.label == value).mean() for value in (0, 1)])
+    estimate = _bounded(sum(p * one.mean for p, one in zip(part, classes, strict=True)))
+    variances = np.array([p**2 * one.variance for p, one in zip(part, classes, strict=True)])
+    freedom = np.array([max(one.donors - 1, 1) for one in classes])
+    # One donor lost, of all: equal losses are no certainty.
+    smallest = sum(p**2 * one.smallest / one.donors for p, one in zip(part, classes, strict=True))
+    scale = max(smallest, _ratio(variances.sum(), estimate * (1 - estimate)))
+    # Satterthwaite 1946: the degrees of freedom of a sum of two estimated variances.
+    own = _ratio(variances.sum() ** 2, (variances**2 / freedom).sum()) or freedom.sum()
+    return _wilson(estimate, scale * tested.training_factor, float(t.ppf(0.5 + LEVEL / 200, own)))
+
+
+class ClassMean(NamedTuple):
+    """The mean over folds of a value of the rows of one class, with its variance from `donors` donors.
+
+    `smallest`: the squared weights of donors, were the rows of a donor in a fold independent.
+    """
+
+    mean: float
+    variance: float
+    smallest: float
+    donors: int
+
+    @property
+    def scale(self) -> float:
+        """The variance as a share of that of a value that is 0 or 1."""
+        return _ratio(self.variance, self.mean * (1 - self.mean))
+
+
+def _class_mean(tested: Tested, value: np.ndarray, label: int) -> ClassMean:
+    own = tested.label == label
+    donors, donor = np.unique(tested.donor[own], return_inverse=True)
+    _, fold, n_rows = np.unique(tested.fold[own], return_inverse=True, return_counts=True)
+    row_weight = 1 / (n_rows[fold] * len(n_rows))
+    mean = _bounded((row_weight * value[own]).sum())
+    deviation = np.bincount(donor, row_weight * (value[own] - mean))
+    weight = np.bincount(donor, row_weight)
+    seen = len(fold) and np.unique(np.c_[donor, fold], axis=0)[:, 0]
+    rows = np.bincount(donor) / np.bincount(seen)
+    return ClassMean(mean, _spread(deviation), float((weight**2 / rows).sum()), len(donors))
+
+
+def _pairs(tested: Tested, score: np.ndarray) -> Pairs:
+    donors, donor = np.unique(tested.donor, return_inverse=True)
+    folds, fold = np.unique(tested.fold, return_inverse=True)
+    positive = np.zeros(len(donors), bool)
+    positive[donor] = tested.label == 1
+    n_rows = np.zeros((len(folds), len(donors)))
+    np.add.at(n_rows, (fold, donor), 1.0)
+    wins = np.zeros((len(donors), len(donors)))
+    share = np.zeros(len(folds))
+    for number in range(len(folds)):
+        own = np.flatnonzero(fold == number)
+        own = own[np.lexsort((score[own], donor[own]))]
+        ones, zeros = own[positive[donor[own]]], own[~positive[donor[own]]]
+        if len(ones) and len(zeros):  # else there is no AUROC
+            share[number] = 1 / (len(ones) * len(zeros))
+            own_wins = _wins(score[ones], _starts(donor[ones]), score[zeros], _starts(donor[zeros]))
+            places = np.ix_(np.unique(donor[ones]), np.unique(donor[zeros]))
+            wins[places] += share[number] * own_wins
+    used = np.count_nonzero(share)
+    weight = np.einsum("f,fp,fn->pn", share, n_rows[:, positive], n_rows[:, ~positive]) / used
+    rows = n_rows.sum(0) / (n_rows > 0).sum(0)
+    return Pairs(weight, wins[np.ix_(positive, ~positive)] / used, rows[positive], rows[~positive])
+
+
+def _starts(donor: np.ndarray) -> np.ndarray:
+    """Where each donor begins in sorted rows."""
+    return np.flatnonzero(np.r_[True, donor[1:] != donor[:-1]])
+
+
+def _wins(ones: np.ndarray, starts1: np.ndarray, zeros: np.ndarray, starts0: np.ndarray) -> np.ndarray:
+    """Pairs of rows in the right order, ties as half, by pair of donors; rows sorted by donor, then score."""
+    columns = []
+    for negative in np.split(zeros, starts0[1:]):
+        below = np.searchsorted(negative, ones, "left") + np.searchsorted(negative, ones, "right")
+        columns.append(np.add.reduceat(below, starts1) / 2)
+    return np.stack(columns, axis=1)
+
+
+def _variance_of_auroc(pairs: Pairs) -> Callable[[float], float]:
+    """The variance that Hanley and McNeil expect at an AUROC, of the pairs that were compared.
+
+    Several rows of one donor count as so many independent ones: the least that they can vary.
+    """
+    weight, rows1, rows0 = pairs.weight, pairs.rows1, pairs.rows0
+    pair_part = (weight**2 / np.outer(rows1, rows0)).sum()
+    donor_part = (weight.sum(1) ** 2 / rows1).sum() + (weight.sum(0) ** 2 / rows0).sum()
+
+    def variance(value: float) -> float:
+        shared = ((1 - value) / (2 - value) + value / (1 + value)) / 2
+        return float(value * (1 - value) * (pair_part + shared * (donor_part - 2 * pair_part)))
+
+    return variance
+
+
+def _two_way(deviation: np.ndarray) -> float:
+    """The variance of a sum over pairs of donors [n1, n0], from each donor's part of it."""
+    n1, n0 = deviation.shape
+    return _spread(deviation.sum(1)) + _spread(deviation.sum(0)) - float((deviation**2).sum())
+
+
+def _spread(deviation: np.ndarray) -> float:
+    """Sum of squares of the donors' deviations, which cost a degree of freedom."""
+    return float((deviation**2).sum() * len(deviation) / max(len(deviation) - 1, 1))
+
+
+def _limits(estimate: float, variance: Callable[[float], float]) -> Interval:
+    """All values that differ from the estimate by no more than 1.96 of their own standard errors."""
+
+    def outside(value: float) -> float:
+        return float((value - estimate) ** 2 - QUANTILE**2 * variance(value))
+
+    # At 0 and 1 nothing varies: those are limits of an estimate of 0 or 1, but not both of its limits.
+    low = 0.0 if estimate == 0 else brentq(outside, 0.0, min(estimate, 1 - ROUNDING))
+    high = 1.0 if estimate == 1 else brentq(outside, max(estimate, ROUNDING), 1.0)
+    return Interval(float(low), float(high))
+
+
+def _wilson(estimate: float, scale: float, quantile: float) -> Interval:
+    """Limits of a mean within 0 to 1 whose variance is `scale` times that of one value that is 0 or 1."""
+    squared = quantile**2 * scale
+    centre = (estimate + squared / 2) / (1 + squared)
+    half = np.sqrt(squared * (estimate * (1 - estimate) + squared / 4)) / (1 + squared)
+    return Interval(float(max(centre - half, 0.0)), float(min(centre + half, 1.0)))
+
+
+def _bounded(value: float) -> float:
+    """A mean within 0 to 1, without the rounding of its sum."""
+    return 0.0 if value < ROUNDING else 1.0 if value > 1 - ROUNDING else float(value)
+
+
+def _ratio(above: float, below: float) -> float:
+    """0 where nothing varies."""
+    return float(above / below) if below > 0 else 0.0
