@@ -30,7 +30,7 @@ LABEL = np.repeat([1, 0], [POSITIVE, NEGATIVE])
 FEATURES, INFORMATIVE, LOADING = 60, 6, 0.6
 TRUTHS, REPEATS = (0.5, 0.6, 0.75, 0.9), (1, 10)
 NORMAL = ndtri((np.arange(400) + 0.5) / 400)  # as many equally likely values
-RESAMPLES = 400
+RESAMPLES = 200
 WORSE = 0.7  # the other fixed score separates the classes so much less, and has this correlation
 
 
@@ -67,7 +67,9 @@ def mean_truth(high_M: np.ndarray, low_M: np.ndarray, deviation_M: np.ndarray) -
     auroc = ndtr((high_M - low_M) / deviation_M / np.sqrt(2))
     balanced = (ndtr(high_M / deviation_M) + ndtr(-low_M / deviation_M)) / 2
     spread = deviation_M[:, None] * NORMAL
-    losses = [((expit(mean[:, None] + spread) - label) ** 2).mean() for label, mean in ((1, high_M), (0, low_M))]
+    losses = [
+        ((expit(mean[:, None] + spread) - label) ** 2).mean() for label, mean in ((1, high_M), (0, low_M))
+    ]
     test_FN = test_donors(np.random.default_rng(0), 1)
     positive = np.mean([LABEL[own].mean() for own in test_FN])
     return Truth(auroc.mean(), balanced.mean(), positive * losses[0] + (1 - positive) * losses[1])
@@ -116,8 +118,12 @@ def discriminants(features_NP: np.ndarray, train_FN: np.ndarray, shrinkage: floa
     if shrinkage == 1:
         weight_FP = difference * freedom[:, None] / squares
     else:
-        products = (train_FN @ np.einsum("np,nq->npq", features_NP, features_NP).reshape(n, -1)).reshape(-1, size, size)
-        products -= sum(m.sum(1)[:, None, None] * mean[:, :, None] * mean[:, None, :] for m, mean in own_means)
+        products = (train_FN @ np.einsum("np,nq->npq", features_NP, features_NP).reshape(n, -1)).reshape(
+            -1, size, size
+        )
+        products -= sum(
+            m.sum(1)[:, None, None] * mean[:, :, None] * mean[:, None, :] for m, mean in own_means
+        )
         products *= 1 - shrinkage
         products[:, np.arange(size), np.arange(size)] = squares
         weight_FP = np.linalg.solve(products, difference[:, :, None])[:, :, 0] * freedom[:, None]
@@ -187,7 +193,9 @@ def bootstrap(rng: np.random.Generator, test_FN: np.ndarray, score_FN: np.ndarra
         wins = np.sign(score[ones, None] - score[POSITIVE + zeros]) / 2 + 0.5
         of_ones, of_zeros = times[0][:, ones], times[1][:, zeros]
         pairs = of_ones.sum(1) * of_zeros.sum(1)
-        total += np.divide((of_ones @ wins * of_zeros).sum(1), pairs, out=np.zeros(RESAMPLES), where=pairs > 0)
+        total += np.divide(
+            (of_ones @ wins * of_zeros).sum(1), pairs, out=np.zeros(RESAMPLES), where=pairs > 0
+        )
         used += pairs > 0
     return Interval(*np.percentile(total / np.maximum(used, 1), [2.5, 97.5]))
 
@@ -260,12 +268,16 @@ def worlds() -> Iterator[tuple[str, World]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cohorts", type=int, default=1000, help="in each cell (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     started, heads = time.monotonic(), ("AUROC", "bootstrap", "difference", "balanced acc.", "Brier")
-    print("coverage ± Monte-Carlo standard error, mean width; at truth .5, 1 - coverage claims what is not there\n")
+    print(
+        "coverage ± Monte-Carlo standard error, mean width; at truth .5, 1 - coverage claims what is not there\n"
+    )
     print(f"{'':28} truth repeats " + "".join(f"{head:<23}" for head in heads))
     for name, world in worlds():
         for repeats in REPEATS:

@@ -31,7 +31,9 @@ from scipy.stats import norm, t
 LEVEL = 95  # per cent
 QUANTILE = float(norm.ppf(0.5 + LEVEL / 200))
 ROUNDING = 1e-9  # a mean of wins this close to 0 or 1 is 0 or 1
-SHARED = 1 / 3  # covariance of two pairs with a donor in common, in variances of a pair, of a score without signal
+# Covariance of two pairs with a donor in common, in variances of a pair: 1/3 for one score without signal, and
+# less for a difference of two, whose common part is gone.
+SHARED = 1 / 6
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ def auroc_difference(tested: Tested, score: np.ndarray, other: np.ndarray) -> In
     estimate = float(gain.sum())
     deviation = gain - estimate * weight
     squares = np.divide(deviation**2, weight, out=np.zeros_like(weight), where=weight > 0).sum()
-    # One more pair, in which the scores differ by one half, keeps the width of equal scores above 0.
+    # One more pair, in which the scores differ, keeps the width of equal scores above 0.
     compared = 1 / (weight**2).sum()
-    of_pair = (compared * squares + 0.25) / (compared + 1)
+    of_pair = (compared * squares + 1) / (compared + 1)
     donor_part = (weight.sum(1) ** 2).sum() + (weight.sum(0) ** 2).sum()
     expected = of_pair * (1 / compared + SHARED * (donor_part - 2 / compared))
     half = QUANTILE * np.sqrt(tested.training_factor * max(expected, _two_way(deviation)))
@@ -161,39 +163,35 @@ def _class_mean(tested: Tested, value: np.ndarray, label: int) -> ClassMean:
 def _pairs(tested: Tested, score: np.ndarray) -> Pairs:
     donors, donor = np.unique(tested.donor, return_inverse=True)
     folds, fold = np.unique(tested.fold, return_inverse=True)
-    positive = np.zeros(len(donors), bool)
-    positive[donor] = tested.label == 1
-    n_rows = np.zeros((len(folds), len(donors)))
-    np.add.at(n_rows, (fold, donor), 1.0)
-    wins = np.zeros((len(donors), len(donors)))
-    share = np.zeros(len(folds))
+    # A block is the rows of a donor in a fold; in each fold those of negative donors come first.
+    order = np.lexsort((score, donor, tested.label, fold))
+    score, block = score[order], (fold * len(donors) + donor)[order]
+    starts = np.append(np.flatnonzero(np.diff(block, prepend=-1)), len(block))
+    fold, donor, one = fold[order][starts[:-1]], donor[order][starts[:-1]], tested.label[order][starts[:-1]]
+    share_F, wins_NN = np.zeros(len(folds)), np.zeros((len(donors), len(donors)))
     for number in range(len(folds)):
-        own = np.flatnonzero(fold == number)
-        own = own[np.lexsort((score[own], donor[own]))]
-        ones, zeros = own[positive[donor[own]]], own[~positive[donor[own]]]
-        if len(ones) and len(zeros):  # else there is no AUROC
-            share[number] = 1 / (len(ones) * len(zeros))
-            own_wins = _wins(score[ones], _starts(donor[ones]), score[zeros], _starts(donor[zeros]))
-            places = np.ix_(np.unique(donor[ones]), np.unique(donor[zeros]))
-            wins[places] += share[number] * own_wins
-    used = np.count_nonzero(share)
-    weight = np.einsum("f,fp,fn->pn", share, n_rows[:, positive], n_rows[:, ~positive]) / used
-    rows = n_rows.sum(0) / (n_rows > 0).sum(0)
-    return Pairs(weight, wins[np.ix_(positive, ~positive)] / used, rows[positive], rows[~positive])
+        first, end = np.searchsorted(fold, [number, number + 1])
+        middle = first + np.searchsorted(one[first:end], 1)
+        if first < middle < end:  # else there is no AUROC
+            at, ones = starts[middle], score[starts[middle] : starts[end]]
+            share_F[number] = 1 / ((at - starts[first]) * len(ones))
+            for zero in range(first, middle):
+                below = _below(score[starts[zero] : starts[zero + 1]], ones)
+                own = np.add.reduceat(below, starts[middle:end] - at)
+                wins_NN[donor[middle:end], donor[zero]] += share_F[number] * own
+    rows_FN = np.zeros((len(folds), len(donors)))
+    rows_FN[fold, donor] = np.diff(starts)
+    positive = np.zeros(len(donors), bool)
+    positive[donor] = one == 1
+    used = np.count_nonzero(share_F)
+    weight = np.einsum("f,fp,fn->pn", share_F, rows_FN[:, positive], rows_FN[:, ~positive]) / used
+    rows = rows_FN.sum(0) / (rows_FN > 0).sum(0)
+    return Pairs(weight, wins_NN[positive][:, ~positive] / used, rows[positive], rows[~positive])
 
 
-def _starts(donor: np.ndarray) -> np.ndarray:
-    """Where each donor begins in sorted rows."""
-    return np.flatnonzero(np.r_[True, donor[1:] != donor[:-1]])
-
-
-def _wins(ones: np.ndarray, starts1: np.ndarray, zeros: np.ndarray, starts0: np.ndarray) -> np.ndarray:
-    """Pairs of rows in the right order, ties as half, by pair of donors; rows sorted by donor, then score."""
-    columns = []
-    for negative in np.split(zeros, starts0[1:]):
-        below = np.searchsorted(negative, ones, "left") + np.searchsorted(negative, ones, "right")
-        columns.append(np.add.reduceat(below, starts1) / 2)
-    return np.stack(columns, axis=1)
+def _below(sorted_zeros: np.ndarray, ones: np.ndarray) -> np.ndarray:
+    """How many of some scores lie below each of others, ties as half."""
+    return (np.searchsorted(sorted_zeros, ones, "left") + np.searchsorted(sorted_zeros, ones, "right")) / 2
 
 
 def _variance_of_auroc(pairs: Pairs) -> Callable[[float], float]:
