@@ -1,14 +1,15 @@
-"""How often intervals of donor scores cover the truth, and how wide they are: 39 against 9 donors, nominal 95 %.
+"""How often intervals of donor scores cover the truth, and how wide they are, for 39 against 9 donors.
 
     python benchmarks/coverage.py                  1,000 cohorts a cell
     python benchmarks/coverage.py --cohorts 4000 --seed 7
 
 A cohort is drawn and scored by a cross-validation in 5 stratified folds, once or ten times over. The score is
-fixed, or a linear discriminant trained in each fold on 60 normal features, of which 6 differ between the classes;
-features are independent or share four factors, and the discriminant's covariance is diagonal, or shrunken by .3
-towards that. The truth is what training on so many donors is expected to reach on new donors: exact for a given
-discriminant, averaged over 3,000 training sets. The difference is to the same kind of score, fixed and correlated
-by .7, or trained on half of the features. "bootstrap" is the percentile bootstrap of donors within their class.
+fixed, or a linear discriminant trained in each fold on 60 normal features, of which 6 differ between classes;
+features are independent or share four factors, and the discriminant's covariance is diagonal, or shrunken by
+.3 towards that. The truth is what training on so many donors is expected to reach on new donors: exact for a
+given discriminant, averaged over 3,000 training sets. The difference is to the same kind of score, fixed and
+correlated by .7, or trained on half of the features. "bootstrap" is the percentile bootstrap of donors within
+their class.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import numpy as np
 from scipy.special import expit, ndtr, ndtri
 
 from oligo_ad.results import intervals
-from oligo_ad.results.intervals import Interval, Tested
+from oligo_ad.results.intervals import HeldOut, Interval
 
 POSITIVE, NEGATIVE, FOLDS = 39, 9, 5
 LABEL = np.repeat([1, 0], [POSITIVE, NEGATIVE])
@@ -56,7 +57,7 @@ def test_donors(rng: np.random.Generator, repeats: int) -> np.ndarray:
     test_FN = np.zeros((repeats * FOLDS, len(LABEL)), bool)
     for repeat in range(repeats):
         for value in (0, 1):
-            drawn = rng.permutation(np.flatnonzero(LABEL == value))
+            drawn = rng.permutation(np.flatnonzero(value == LABEL))
             for fold in range(FOLDS):
                 test_FN[repeat * FOLDS + fold, drawn[fold::FOLDS]] = True
     return test_FN
@@ -110,7 +111,7 @@ class Discriminants(NamedTuple):
 def discriminants(features_NP: np.ndarray, train_FN: np.ndarray, shrinkage: float) -> Discriminants:
     """Trained on the training donors of each fold; `shrinkage` 1 is a diagonal covariance."""
     n, size = features_NP.shape
-    members = [(train_FN & (LABEL == value)).astype(float) for value in (0, 1)]
+    members = [(train_FN & (value == LABEL)).astype(float) for value in (0, 1)]
     means = [own @ features_NP / own.sum(1, keepdims=True) for own in members]
     difference, freedom = means[1] - means[0], train_FN.sum(1) - 2
     own_means = list(zip(members, means, strict=True))
@@ -205,14 +206,14 @@ def cohort(world: World, rng: np.random.Generator, repeats: int) -> dict[str, In
     test_FN = test_donors(rng, repeats)
     model_FN, other_FN = world.logits(rng, test_FN)
     fold, donor = np.nonzero(test_FN)
-    tested = Tested(fold, donor, LABEL[donor], trained=float((~test_FN).sum(1).mean()))
+    held_out = HeldOut(fold, donor, LABEL[donor], trained=float((~test_FN).sum(1).mean()))
     model, other = model_FN[test_FN], other_FN[test_FN]
     return {
-        "AUROC": intervals.auroc(tested, model),
+        "AUROC": intervals.auroc(held_out, model),
         "bootstrap": bootstrap(rng, test_FN, model_FN),
-        "difference": intervals.auroc_difference(tested, model, other),
-        "balanced acc.": intervals.balanced_accuracy(tested, model > 0),
-        "Brier": intervals.brier(tested, expit(model)),
+        "difference": intervals.auroc_difference(held_out, model, other),
+        "balanced acc.": intervals.balanced_accuracy(held_out, model > 0),
+        "Brier": intervals.brier(held_out, expit(model)),
     }
 
 
@@ -276,7 +277,8 @@ def main() -> None:
     options = parser.parse_args()
     started, heads = time.monotonic(), ("AUROC", "bootstrap", "difference", "balanced acc.", "Brier")
     print(
-        "coverage ± Monte-Carlo standard error, mean width; at truth .5, 1 - coverage claims what is not there\n"
+        "nominal 95 %: coverage ± Monte-Carlo standard error, mean width; at truth .5, what is\n"
+        "missing in coverage are claims of a signal that is not there\n"
     )
     print(f"{'':28} truth repeats " + "".join(f"{head:<23}" for head in heads))
     for name, world in worlds():

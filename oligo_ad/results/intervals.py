@@ -16,8 +16,8 @@ the donors a model was trained on: a factor of 1 + tested / trained, 2.25 with f
 - Brier score: Wilson's interval of a mean within 0 to 1, with the variance of the losses within classes.
 - A difference of two AUROCs: that of the same pairs of donors, by the sums of deviations.
 
-How often they cover the truth is measured by `benchmarks/coverage.py`. Numbers of donors are n1 (positive) and
-n0 (negative); arrays of pairs of donors are [n1, n0], of rows [R].
+`benchmarks/coverage.py` measures how often they cover the truth. Numbers of donors are n1 (positive) and n0
+(negative); arrays of pairs of donors are [n1, n0], of rows [R].
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from scipy.stats import norm, t
 LEVEL = 95  # per cent
 QUANTILE = float(norm.ppf(0.5 + LEVEL / 200))
 ROUNDING = 1e-9  # a mean of wins this close to 0 or 1 is 0 or 1
-# Covariance of two pairs with a donor in common, in variances of a pair: 1/3 for one score without signal, and
+# Covariance of two pairs with a donor in common, in variances of a pair: 1/3 for one score without signal,
 # less for a difference of two, whose common part is gone.
 SHARED = 1 / 6
 
@@ -45,7 +45,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Tested:
+class HeldOut:
     """Rows that were scored: one for each donor and fold, or for each nucleus and fold.
 
     `fold`, `donor` [R]: of each row, any kind of name. `label` [R]: 0 or 1, the same in all rows of a donor.
@@ -66,8 +66,9 @@ class Tested:
 class Pairs(NamedTuple):
     """Pairs of a positive and a negative donor in the folds that tested both, summed over folds [n1, n0].
 
-    `weight`: share of the pair in the mean over folds; they add up to 1. `wins`: weight times the share of the
-    pair's rows in the right order, ties as half. `rows1`, `rows0`: mean number of rows of a donor in a fold.
+    `weight`: share of the pair in the mean over folds; they add up to 1. `wins`: weight times the share of
+    the pair's rows in the right order, ties as half. `rows1`, `rows0`: a donor's mean number of
+    rows in a fold.
     """
 
     weight: np.ndarray
@@ -76,20 +77,20 @@ class Pairs(NamedTuple):
     rows0: np.ndarray
 
 
-def auroc(tested: Tested, score: np.ndarray) -> Interval:
+def auroc(held_out: HeldOut, score: np.ndarray) -> Interval:
     """Of the mean over folds of the AUROC of a score [R]."""
-    pairs = _pairs(tested, score)
+    pairs = _pairs(held_out, score)
     estimate = _bounded(pairs.wins.sum())
     expected = _variance_of_auroc(pairs)
     excess = max(1.0, _ratio(_two_way(pairs.wins - estimate * pairs.weight), expected(estimate)))
-    factor = tested.training_factor * excess
+    factor = held_out.training_factor * excess
     return _limits(estimate, lambda value: factor * expected(value))
 
 
-def auroc_difference(tested: Tested, score: np.ndarray, other: np.ndarray) -> Interval:
+def auroc_difference(held_out: HeldOut, score: np.ndarray, other: np.ndarray) -> Interval:
     """Of the AUROC of one score minus that of another [R], on the same donors and folds."""
-    pairs = _pairs(tested, score)
-    weight, gain = pairs.weight, pairs.wins - _pairs(tested, other).wins
+    pairs = _pairs(held_out, score)
+    weight, gain = pairs.weight, pairs.wins - _pairs(held_out, other).wins
     estimate = float(gain.sum())
     deviation = gain - estimate * weight
     squares = np.divide(deviation**2, weight, out=np.zeros_like(weight), where=weight > 0).sum()
@@ -98,27 +99,40 @@ def auroc_difference(tested: Tested, score: np.ndarray, other: np.ndarray) -> In
     of_pair = (compared * squares + 1) / (compared + 1)
     donor_part = (weight.sum(1) ** 2).sum() + (weight.sum(0) ** 2).sum()
     expected = of_pair * (1 / compared + SHARED * (donor_part - 2 / compared))
-    half = QUANTILE * np.sqrt(tested.training_factor * max(expected, _two_way(deviation)))
+    half = QUANTILE * np.sqrt(held_out.training_factor * max(expected, _two_way(deviation)))
     return Interval(float(max(estimate - half, -1.0)), float(min(estimate + half, 1.0)))
 
 
-def balanced_accuracy(tested: Tested, called: np.ndarray) -> Interval:
+def auroc_deviations(held_out: HeldOut, score: np.ndarray) -> np.ndarray:
+    """What each donor adds to the mean of the folds' AUROCs [N]: positive donors first, each by name.
+
+    The squares add up to the variance of the AUROC, training included.
+    """
+    pairs = _pairs(held_out, score)
+    deviation = pairs.wins - pairs.wins.sum() * pairs.weight
+    sides = [
+        side * np.sqrt(len(side) / max(len(side) - 1, 1)) for side in (deviation.sum(1), deviation.sum(0))
+    ]
+    return np.concatenate(sides) * np.sqrt(held_out.training_factor)
+
+
+def balanced_accuracy(held_out: HeldOut, called: np.ndarray) -> Interval:
     """Of the mean over folds of the balanced accuracy of calls [R], True where positive."""
-    right = (called == (tested.label == 1)).astype(float)
-    classes = [_class_mean(tested, right, value) for value in (0, 1)]
-    factor = tested.training_factor
+    right = (called == (held_out.label == 1)).astype(float)
+    classes = [_class_mean(held_out, right, value) for value in (0, 1)]
+    factor = held_out.training_factor
     own = [_wilson(one.mean, factor * max(one.smallest, one.scale), QUANTILE) for one in classes]
-    below = np.hypot(*(one.mean - limits.low for one, limits in zip(classes, own, strict=True)))
-    above = np.hypot(*(limits.high - one.mean for one, limits in zip(classes, own, strict=True)))
-    estimate = np.mean([one.mean for one in classes])
-    return Interval(float(max(estimate - below / 2, 0.0)), float(min(estimate + above / 2, 1.0)))
+    means = np.array([one.mean for one in classes])
+    below = np.linalg.norm(means - [limits.low for limits in own]) / 2
+    above = np.linalg.norm(means - [limits.high for limits in own]) / 2
+    return Interval(float(max(means.mean() - below, 0.0)), float(min(means.mean() + above, 1.0)))
 
 
-def brier(tested: Tested, probability: np.ndarray) -> Interval:
+def brier(held_out: HeldOut, probability: np.ndarray) -> Interval:
     """Of the mean over folds of the Brier score of probabilities [R]."""
-    loss = (probability - tested.label) ** 2
-    classes = [_class_mean(tested, loss, value) for value in (0, 1)]
-    part = np.array([(tested.label == value).mean() for value in (0, 1)])
+    loss = (probability - held_out.label) ** 2
+    classes = [_class_mean(held_out, loss, value) for value in (0, 1)]
+    part = np.array([(held_out.label == value).mean() for value in (0, 1)])
     estimate = _bounded(sum(p * one.mean for p, one in zip(part, classes, strict=True)))
     variances = np.array([p**2 * one.variance for p, one in zip(part, classes, strict=True)])
     freedom = np.array([max(one.donors - 1, 1) for one in classes])
@@ -127,7 +141,7 @@ def brier(tested: Tested, probability: np.ndarray) -> Interval:
     scale = max(smallest, _ratio(variances.sum(), estimate * (1 - estimate)))
     # Satterthwaite 1946: the degrees of freedom of a sum of two estimated variances.
     own = _ratio(variances.sum() ** 2, (variances**2 / freedom).sum()) or freedom.sum()
-    return _wilson(estimate, scale * tested.training_factor, float(t.ppf(0.5 + LEVEL / 200, own)))
+    return _wilson(estimate, scale * held_out.training_factor, float(t.ppf(0.5 + LEVEL / 200, own)))
 
 
 class ClassMean(NamedTuple):
@@ -147,27 +161,27 @@ class ClassMean(NamedTuple):
         return _ratio(self.variance, self.mean * (1 - self.mean))
 
 
-def _class_mean(tested: Tested, value: np.ndarray, label: int) -> ClassMean:
-    own = tested.label == label
-    donors, donor = np.unique(tested.donor[own], return_inverse=True)
-    _, fold, n_rows = np.unique(tested.fold[own], return_inverse=True, return_counts=True)
+def _class_mean(held_out: HeldOut, value: np.ndarray, label: int) -> ClassMean:
+    own = held_out.label == label
+    donors, donor = np.unique(held_out.donor[own], return_inverse=True)
+    _, fold, n_rows = np.unique(held_out.fold[own], return_inverse=True, return_counts=True)
     row_weight = 1 / (n_rows[fold] * len(n_rows))
     mean = _bounded((row_weight * value[own]).sum())
     deviation = np.bincount(donor, row_weight * (value[own] - mean))
     weight = np.bincount(donor, row_weight)
-    seen = len(fold) and np.unique(np.c_[donor, fold], axis=0)[:, 0]
-    rows = np.bincount(donor) / np.bincount(seen)
+    folds_of_donor = np.bincount(np.unique(donor * len(n_rows) + fold) // len(n_rows))
+    rows = np.bincount(donor) / folds_of_donor
     return ClassMean(mean, _spread(deviation), float((weight**2 / rows).sum()), len(donors))
 
 
-def _pairs(tested: Tested, score: np.ndarray) -> Pairs:
-    donors, donor = np.unique(tested.donor, return_inverse=True)
-    folds, fold = np.unique(tested.fold, return_inverse=True)
+def _pairs(held_out: HeldOut, score: np.ndarray) -> Pairs:
+    donors, donor = np.unique(held_out.donor, return_inverse=True)
+    folds, fold = np.unique(held_out.fold, return_inverse=True)
     # A block is the rows of a donor in a fold; in each fold those of negative donors come first.
-    order = np.lexsort((score, donor, tested.label, fold))
+    order = np.lexsort((score, donor, held_out.label, fold))
     score, block = score[order], (fold * len(donors) + donor)[order]
     starts = np.append(np.flatnonzero(np.diff(block, prepend=-1)), len(block))
-    fold, donor, one = fold[order][starts[:-1]], donor[order][starts[:-1]], tested.label[order][starts[:-1]]
+    fold, donor, one = fold[order][starts[:-1]], donor[order][starts[:-1]], held_out.label[order][starts[:-1]]
     share_F, wins_NN = np.zeros(len(folds)), np.zeros((len(donors), len(donors)))
     for number in range(len(folds)):
         first, end = np.searchsorted(fold, [number, number + 1])
@@ -186,7 +200,9 @@ def _pairs(tested: Tested, score: np.ndarray) -> Pairs:
     used = np.count_nonzero(share_F)
     weight = np.einsum("f,fp,fn->pn", share_F, rows_FN[:, positive], rows_FN[:, ~positive]) / used
     rows = rows_FN.sum(0) / (rows_FN > 0).sum(0)
-    return Pairs(weight, wins_NN[positive][:, ~positive] / used, rows[positive], rows[~positive])
+    met1, met0 = weight.sum(1) > 0, weight.sum(0) > 0  # in some fold, by a donor of the other class
+    wins = wins_NN[positive][:, ~positive] / used
+    return Pairs(weight[met1][:, met0], wins[met1][:, met0], rows[positive][met1], rows[~positive][met0])
 
 
 def _below(sorted_zeros: np.ndarray, ones: np.ndarray) -> np.ndarray:
@@ -212,7 +228,6 @@ def _variance_of_auroc(pairs: Pairs) -> Callable[[float], float]:
 
 def _two_way(deviation: np.ndarray) -> float:
     """The variance of a sum over pairs of donors [n1, n0], from each donor's part of it."""
-    n1, n0 = deviation.shape
     return _spread(deviation.sum(1)) + _spread(deviation.sum(0)) - float((deviation**2).sum())
 
 
