@@ -30,7 +30,7 @@ from scipy.stats import norm, t
 
 LEVEL = 95  # per cent
 QUANTILE = float(norm.ppf(0.5 + LEVEL / 200))
-ROUNDING = 1e-9  # a mean of wins this close to 0 or 1 is 0 or 1
+ROUNDING = 1e-9  # a mean this close to 0 or 1 is 0 or 1, and so small a deviation is none
 # Covariance of two pairs with a donor in common, in variances of a pair: 1/3 for one score without signal,
 # less for a difference of two, whose common part is gone.
 SHARED = 1 / 6
@@ -119,59 +119,68 @@ def auroc_deviations(held_out: HeldOut, score: np.ndarray) -> np.ndarray:
 def balanced_accuracy(held_out: HeldOut, called: np.ndarray) -> Interval:
     """Of the mean over folds of the balanced accuracy of calls [R], True where positive."""
     right = (called == (held_out.label == 1)).astype(float)
-    classes = [_class_mean(held_out, right, value) for value in (0, 1)]
-    factor = held_out.training_factor
-    own = [_wilson(one.mean, factor * max(one.smallest, one.scale), QUANTILE) for one in classes]
-    means = np.array([one.mean for one in classes])
-    below = np.linalg.norm(means - [limits.low for limits in own]) / 2
-    above = np.linalg.norm(means - [limits.high for limits in own]) / 2
+    own = [held_out.label == value for value in (0, 1)]
+    rates = [
+        _part(held_out.donor[of], held_out.fold[of], right[of], _weights(held_out.fold[of])) for of in own
+    ]
+    means = np.array([_bounded(rate.total) for rate in rates])
+    limits = [
+        _wilson(mean, held_out.training_factor * max(rate.smallest, _scale(mean, rate.variance)), QUANTILE)
+        for mean, rate in zip(means, rates, strict=True)
+    ]
+    below = np.linalg.norm(means - [one.low for one in limits]) / 2
+    above = np.linalg.norm(means - [one.high for one in limits]) / 2
     return Interval(float(max(means.mean() - below, 0.0)), float(min(means.mean() + above, 1.0)))
 
 
 def brier(held_out: HeldOut, probability: np.ndarray) -> Interval:
     """Of the mean over folds of the Brier score of probabilities [R]."""
-    loss = (probability - held_out.label) ** 2
-    classes = [_class_mean(held_out, loss, value) for value in (0, 1)]
-    part = np.array([(held_out.label == value).mean() for value in (0, 1)])
-    estimate = _bounded(sum(p * one.mean for p, one in zip(part, classes, strict=True)))
-    variances = np.array([p**2 * one.variance for p, one in zip(part, classes, strict=True)])
-    freedom = np.array([max(one.donors - 1, 1) for one in classes])
+    loss, weight = (probability - held_out.label) ** 2, _weights(held_out.fold)
+    own = [held_out.label == value for value in (0, 1)]
+    parts = [_part(held_out.donor[of], held_out.fold[of], loss[of], weight[of]) for of in own]
+    estimate = _bounded(sum(part.total for part in parts))
+    variances = np.array([part.variance for part in parts])
+    freedom = np.array([max(part.donors - 1, 1) for part in parts])
     # One donor lost, of all: equal losses are no certainty.
-    smallest = sum(p**2 * one.smallest / one.donors for p, one in zip(part, classes, strict=True))
-    scale = max(smallest, _ratio(variances.sum(), estimate * (1 - estimate)))
+    smallest = sum(part.smallest / part.donors for part in parts)
     # Satterthwaite 1946: the degrees of freedom of a sum of two estimated variances.
-    own = _ratio(variances.sum() ** 2, (variances**2 / freedom).sum()) or freedom.sum()
-    return _wilson(estimate, scale * held_out.training_factor, float(t.ppf(0.5 + LEVEL / 200, own)))
+    own_freedom = _ratio(variances.sum() ** 2, (variances**2 / freedom).sum()) or freedom.sum()
+    scale = held_out.training_factor * max(smallest, _scale(estimate, variances.sum()))
+    return _wilson(estimate, scale, float(t.ppf(0.5 + LEVEL / 200, own_freedom)))
 
 
-class ClassMean(NamedTuple):
-    """The mean over folds of a value of the rows of one class, with its variance from `donors` donors.
+class Part(NamedTuple):
+    """A weighted sum of a value of some rows, with its variance from `donors` donors.
 
-    `smallest`: the squared weights of donors, were the rows of a donor in a fold independent.
+    `smallest`: the sum of squared weights of donors, were the rows of a donor in a fold independent.
     """
 
-    mean: float
+    total: float
     variance: float
     smallest: float
     donors: int
 
-    @property
-    def scale(self) -> float:
-        """The variance as a share of that of a value that is 0 or 1."""
-        return _ratio(self.variance, self.mean * (1 - self.mean))
 
-
-def _class_mean(held_out: HeldOut, value: np.ndarray, label: int) -> ClassMean:
-    own = held_out.label == label
-    donors, donor = np.unique(held_out.donor[own], return_inverse=True)
-    _, fold, n_rows = np.unique(held_out.fold[own], return_inverse=True, return_counts=True)
-    row_weight = 1 / (n_rows[fold] * len(n_rows))
-    mean = _bounded((row_weight * value[own]).sum())
-    deviation = np.bincount(donor, row_weight * (value[own] - mean))
-    weight = np.bincount(donor, row_weight)
-    folds_of_donor = np.bincount(np.unique(donor * len(n_rows) + fold) // len(n_rows))
+def _part(donor: np.ndarray, fold: np.ndarray, value: np.ndarray, weight: np.ndarray) -> Part:
+    donors, donor = np.unique(donor, return_inverse=True)
+    folds, fold = np.unique(fold, return_inverse=True)
+    total = (weight * value).sum()
+    deviation = np.bincount(donor, weight * (value - total / weight.sum()))
+    folds_of_donor = np.bincount(np.unique(donor * len(folds) + fold) // len(folds))
     rows = np.bincount(donor) / folds_of_donor
-    return ClassMean(mean, _spread(deviation), float((weight**2 / rows).sum()), len(donors))
+    smallest = (np.bincount(donor, weight) ** 2 / rows).sum()
+    return Part(float(total), _spread(deviation), float(smallest), len(donors))
+
+
+def _weights(fold: np.ndarray) -> np.ndarray:
+    """Of each row in a mean over folds of the means of their rows."""
+    _, number, n_rows = np.unique(fold, return_inverse=True, return_counts=True)
+    return 1 / (n_rows[number] * len(n_rows))
+
+
+def _scale(mean: float, variance: float) -> float:
+    """A variance as a share of that of a value which is 0 or 1 and has the same mean."""
+    return _ratio(variance, mean * (1 - mean))
 
 
 def _pairs(held_out: HeldOut, score: np.ndarray) -> Pairs:
@@ -233,7 +242,8 @@ def _two_way(deviation: np.ndarray) -> float:
 
 def _spread(deviation: np.ndarray) -> float:
     """Sum of squares of the donors' deviations, which cost a degree of freedom."""
-    return float((deviation**2).sum() * len(deviation) / max(len(deviation) - 1, 1))
+    squares = float((deviation**2).sum() * len(deviation) / max(len(deviation) - 1, 1))
+    return squares if squares > ROUNDING**2 else 0.0
 
 
 def _limits(estimate: float, variance: Callable[[float], float]) -> Interval:
