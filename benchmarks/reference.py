@@ -33,7 +33,7 @@ REAL = ROOT.parent / "shared/data/velmeshev2019_asd_pfc_glia_counts.h5ad"
 TIMES = ("seconds", "nuclei_per_second", "environment")
 SMALL = (
     "device=cpu tracker=none data.simulation.nuclei=3000 data.simulation.genes=500 fit.epochs=2 "
-    "fit.batch_size=32 evaluation.bootstrap=200"
+    "fit.batch_size=32"
 )
 PANEL = f"{SMALL} model.featurizer.n_genes=100"
 SCGPT = f"{SMALL} model=scgpt model.featurizer.max_len=120"

@@ -143,7 +143,7 @@ def start() -> None:
         sys.exit(str(error))
     # Hydra then hands its exceptions to us instead of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] = [_renamed(argument) for argument in sys.argv[1:]] + _quiet_unless_first_process()
+    sys.argv[1:] = [_renamed(word) for word in _without_removed(sys.argv[1:])] + _quiet_unless_first_process()
     if any(argument.startswith("sweep=") and argument != "sweep=none" for argument in sys.argv):
         sys.argv[1:1] = ["--multirun"]
     try:
@@ -166,6 +166,20 @@ def start() -> None:
         if not is_disk_fault(error):
             raise
         sys.exit(f"{error}\nThe disk or its permissions are at fault.")
+
+
+def _without_removed(arguments: list[str]) -> list[str]:
+    """The words of a command line that still mean something; whoever types one that does not is told."""
+    from oligo_ad.config import REMOVED
+
+    kept = []
+    for argument in arguments:
+        reason = REMOVED.get(argument.partition("=")[0].lstrip("+~"))
+        if reason is None:
+            kept.append(argument)
+        else:
+            print(f"{argument} is ignored: {reason}", file=sys.stderr)  # noqa: T201 before there is a log
+    return kept
 
 
 def _renamed(argument: str) -> str:

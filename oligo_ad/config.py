@@ -146,7 +146,6 @@ class EvaluationConfig:
 
     donor_score: Literal["mean", "mean_logit", "fraction"]
     threshold: Literal["validation"] | Fraction  # probability from which a sample is called positive
-    bootstrap: Annotated[int, Field(ge=100, le=100_000)]  # resamples of donors
     baselines: bool
 
 
@@ -252,6 +251,8 @@ def _flat(value: Any, prefix: str = "") -> Any:
 
 # Fields that the command itself reads; they are no part of a run's configuration.
 COMMAND_FIELDS = ("sweep", "rerun", "run")
+# Fields of earlier versions that have no successor, and why: ignored on a command line and in a saved run.
+REMOVED = {"evaluation.bootstrap": "intervals are computed from the donors, no longer from resamples of them"}
 
 
 def read(composed: DictConfig) -> Config:
@@ -271,7 +272,16 @@ def read_plain(given: dict[str, Any]) -> Config:
     Raises:
         UserError: as `read`.
     """
-    return checked(Config, {name: value for name, value in given.items() if name not in COMMAND_FIELDS})
+    return checked(Config, _current({n: value for n, value in given.items() if n not in COMMAND_FIELDS}))
+
+
+def _current(given: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Plain values without the fields in `REMOVED`."""
+    return {
+        name: _current(value, f"{prefix}{name}.") if isinstance(value, dict) else value
+        for name, value in given.items()
+        if f"{prefix}{name}" not in REMOVED
+    }
 
 
 def located(config: Config) -> Config:

@@ -136,6 +136,8 @@ class Headline:
     best_baseline: str | None
     gain: Number
     gain_interval: IntervalFacts | None
+    # On average over folds; unknown of runs of earlier versions.
+    trained_donors: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True, config=_MORE_ALLOWED)

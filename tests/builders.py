@@ -103,7 +103,6 @@ def configuration(*overrides: str) -> config.Config:
         "fit.epochs=2",
         "fit.batch_size=16",
         "fit.log_every=2",
-        "evaluation.bootstrap=100",
         "tracker=none",
     )
     # The featurizer of a frozen network holds the one that chooses genes.

@@ -149,7 +149,6 @@ SMALL = (
     "fit.batch_size=64",
     "fit.bag_size=8",
     "fit.bags=2",
-    "evaluation.bootstrap=100",
     "evaluation.baselines=false",
     "tracker=none",
 )

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from oligo_ad import command, config, tasks
 from oligo_ad.models.pretrained import read_pretrained
 from oligo_ad.tasks import train
-from tests.builders import CONF, answer, assert_says
+from tests.builders import CONF, answer, assert_says, configuration
 
 TASKS = sorted(file.stem for file in (CONF / "task").glob("*.yaml"))
 FILES = sorted(file.relative_to(CONF) for file in CONF.glob("*/*.yaml"))
@@ -175,3 +175,15 @@ def test_a_field_under_its_old_name_is_taken_and_its_new_name_is_shown(
 ) -> None:
     assert command._renamed(typed) == understood
     assert ("now" in capsys.readouterr().err) == (typed != understood)
+
+
+def test_a_field_that_is_gone_is_ignored_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["model=mlp", "evaluation.bootstrap=500", "++evaluation.bootstrap=1", "seed=1"]
+    assert command._without_removed(words) == ["model=mlp", "seed=1"]
+    assert_says(capsys.readouterr().err, "evaluation.bootstrap=500 is ignored", "computed from the donors")
+
+
+def test_a_run_saved_with_a_field_that_is_gone_is_still_read() -> None:
+    saved = asdict(configuration())
+    saved["evaluation"]["bootstrap"] = 2000
+    assert config.read_plain(saved) == configuration()

@@ -234,9 +234,7 @@ def test_predictions_that_are_no_numbers_are_one_error(
 @pytest.mark.slow
 def test_a_command_for_a_directory_that_is_taken_changes_nothing_there(tmp_path: Path) -> None:
     path = write(atlas(effect=0.3), tmp_path)
-    small = (
-        "data=sea_ad data.min_genes=1 data.min_nuclei=2 fit.epochs=1 tracker=none evaluation.bootstrap=100"
-    )
+    small = "data=sea_ad data.min_genes=1 data.min_nuclei=2 fit.epochs=1 tracker=none"
 
     def start(*words: str) -> tuple[int, str]:
         ran = subprocess.run(

@@ -172,9 +172,7 @@ def test_a_run_in_a_plain_locale_beside_a_foreign_matplotlibrc_is_whole(tmp_path
     adata.obs["ADNC"] = adata.obs["ADNC"].astype(str).replace("High", r"Hoch $\frac{1$ – é β")
     path = write(adata, tmp_path, "größe.h5ad")
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
-    small = (
-        "data=sea_ad data.min_genes=1 data.min_nuclei=2 fit.epochs=1 tracker=none evaluation.bootstrap=100"
-    )
+    small = "data=sea_ad data.min_genes=1 data.min_nuclei=2 fit.epochs=1 tracker=none"
     words = [f"data.path='{path}'", r'data.positive="Hoch $\frac{1$ – é β"', "model.featurizer.n_genes=30"]
     ran = subprocess.run(
         [sys.executable, CONF.parent / "run.py", *small.split(), *words, "hydra.run.dir=run"],

@@ -154,7 +154,7 @@ def test_a_damaged_or_foreign_directory_is_a_row_of_its_own_and_the_others_stand
         (text("config.yaml", BOMB), "aliases"),
         (text("config.yaml", "task: !!python/object/apply:os.abort []"), "config.yaml"),
         (huge("config.yaml"), "bytes, more than"),
-        (merged("config.yaml", evaluation={"bootstrap": 10**9}), "100000"),
+        (merged("config.yaml", evaluation={"threshold": 10**9}), "threshold"),
         (text("split.json", "{}"), "no folds"),
         (merged("split.json", folds=[FOLD | {"number": "../.."}]), "not numbered"),
         (merged("split.json", folds=[FOLD | {"test": ["nobody"]}]), "names donors"),

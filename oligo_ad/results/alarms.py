@@ -66,7 +66,7 @@ def _of_ranking(evaluation: Evaluation) -> Iterator[str]:
             "model remembers its donors."
         )
     if donors.auroc.low <= 0.5 <= donors.auroc.high:
-        yield "The interval of the donor AUROC includes 0.5: chance explains this result."
+        yield "The interval of the donor AUROC includes 0.5: chance may explain this result."
     if evaluation.smallest_class < FEW_DONORS:
         yield (
             f"The smaller class has {evaluation.smallest_class} {part} donors in all: one donor moves every "

@@ -9,7 +9,8 @@ from oligo_ad.data.cohort import DOUBT
 from oligo_ad.facts import FoldHistory
 from oligo_ad.record import Record, probability_of
 from oligo_ad.results import metrics
-from oligo_ad.results.metrics import Interval, Scores
+from oligo_ad.results.intervals import Interval
+from oligo_ad.results.metrics import Scores
 
 MODEL, ORACLE = "model", "oracle"
 TEST, VALIDATION, TRAIN = "test", "validation", "train"
@@ -25,7 +26,8 @@ class Evaluation:
     per fold and scored donor: fold, donor, label, nuclei, threshold, and one column of scores per predictor.
     `cell_table`: the same per nucleus; empty, like `cells`, where the model predicts donors. `donors` and
     `cells`: scores per predictor. `gain`: donor AUROC above the best baseline, with `gain_interval`.
-    `doubt`: why expression may not be what it is taken for.
+    `trained`: donors that a fold was trained on, on average. `doubt`: why expression may not be what it is
+    taken for.
     """
 
     part: str
@@ -37,6 +39,7 @@ class Evaluation:
     training_cells: dict[str, float]
     calibration: dict[str, float]
     gain_interval: Interval | None
+    trained: float
     label_derived: tuple[str, ...]
     doubt: str = ""
 
@@ -76,7 +79,6 @@ def evaluate_run(record: Record) -> Evaluation:
         record.baselines,
         facts.donor_table,
         config.evaluation,
-        config.seed,
         tuple(facts.label_derived),
     )
     return replace(evaluation, doubt=facts.cohort.get(DOUBT, ""))
@@ -88,7 +90,6 @@ def evaluate(
     baselines: pd.DataFrame | None,
     donors: pd.DataFrame,
     config: EvaluationConfig,
-    seed: int,
     label_derived: tuple[str, ...] = (),
 ) -> Evaluation:
     """Turn predictions into scores.
@@ -97,8 +98,7 @@ def evaluate(
         predictions, baselines: as `record` describes them.
         histories: of the folds, for their thresholds.
         donors: label and nuclei, by donor id.
-        config: donor score, bootstrap.
-        seed: of the bootstrap.
+        config: donor score.
         label_derived: metadata columns that give the label away, where the configuration allows them.
     """
     part = TEST if (predictions["part"] == TEST).any() else VALIDATION
@@ -112,19 +112,20 @@ def evaluate(
         scored = scored.merge(baselines, on=KEYS, validate="many_to_one")
     rivals = [] if baselines is None else baselines.columns.drop(KEYS).to_list()
     names = [MODEL, *rivals, *([ORACLE] if ORACLE in scored else [])]
-    resamples = metrics.Resamples(donors["label"], config.bootstrap, seed)
-    of_donors = _scores(donor_table, names, resamples)
+    trained = trained_donors(predictions, part)
+    of_donors = _scores(donor_table, names, trained)
     samples = scored if of_nuclei else donor_table
     return Evaluation(
         part=part,
         donor_table=donor_table,
         cell_table=scored if of_nuclei else scored.iloc[:0],
         donors=of_donors,
-        cells=_scores(scored, names, resamples) if of_nuclei else {},
+        cells=_scores(scored, names, trained) if of_nuclei else {},
         training_donors=_training(_donor_table(train, donors, config, of_nuclei)),
         training_cells=_training(train) if of_nuclei else {},
         calibration=metrics.calibration(samples["label"].to_numpy(), samples[MODEL].to_numpy()),
-        gain_interval=_gain_interval(donor_table, best_baseline(of_donors), resamples),
+        gain_interval=_gain_interval(donor_table, best_baseline(of_donors), trained),
+        trained=trained,
         label_derived=label_derived,
     )
 
@@ -135,13 +136,16 @@ def best_baseline(scores: dict[str, Scores]) -> str | None:
     return max(baselines, key=lambda name: scores[name].mean_over_folds["auroc"], default=None)
 
 
-def _gain_interval(
-    donor_table: pd.DataFrame, baseline: str | None, resamples: metrics.Resamples
-) -> Interval | None:
-    """Of the difference in donor AUROC between the model and a baseline, paired by resample."""
-    if baseline is None:
-        return None
-    return metrics.interval(resamples.auroc(donor_table, MODEL) - resamples.auroc(donor_table, baseline))
+def trained_donors(predictions: pd.DataFrame, part: str) -> float:
+    """Donors that a fold was trained on, on average: for test donors, those that stopped the training too."""
+    parts = [TRAIN, VALIDATION] if part == TEST else [TRAIN]
+    own = predictions[predictions["part"].isin(parts)].drop_duplicates(KEYS)
+    return len(own) / own["fold"].nunique()
+
+
+def _gain_interval(donor_table: pd.DataFrame, baseline: str | None, trained: float) -> Interval | None:
+    """Of the difference in donor AUROC between the model and a baseline, on the same donors and folds."""
+    return metrics.auroc_gain(donor_table, MODEL, baseline, trained) if baseline else None
 
 
 def _samples(predictions: pd.DataFrame, histories: list[FoldHistory], donors: pd.DataFrame) -> pd.DataFrame:
@@ -173,10 +177,10 @@ def _donor_table(
     return pd.concat(rows, ignore_index=True)
 
 
-def _scores(table: pd.DataFrame, names: list[str], resamples: metrics.Resamples) -> dict[str, Scores]:
+def _scores(table: pd.DataFrame, names: list[str], trained: float) -> dict[str, Scores]:
     # Only the model's threshold may be tuned; simple predictors are calibrated by their own fit.
     fixed = table.assign(threshold=0.5)
-    return {name: metrics.summarise(table if name == MODEL else fixed, name, resamples) for name in names}
+    return {name: metrics.summarise(table if name == MODEL else fixed, name, trained) for name in names}
 
 
 def _training(table: pd.DataFrame) -> dict[str, float]:

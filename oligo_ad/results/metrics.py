@@ -1,9 +1,4 @@
-"""Scores of donors (first) and nuclei (second), with intervals over donors.
-
-The donor is the independent unit, so every interval resamples donors, within each class; with 9
-donors in a class such intervals are too narrow (a nominal 95 % covered 87 % in simulations of 9
-against 42 donors), and are called approximate wherever they are shown.
-"""
+"""Scores of donors (first) and nuclei (second), with intervals over donors, the independent unit."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,24 +9,17 @@ from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
 from oligo_ad.record import probability_of
+from oligo_ad.results import intervals
+from oligo_ad.results.intervals import HeldOut, Interval
 
 DonorScore = Literal["mean", "mean_logit", "fraction"]
-LEVEL = 95  # per cent
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An approximate 95 % interval, from resampled donors."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
 class Scores:
     """How well one predictor did.
 
-    `mean_over_folds` and `pooled` hold the metrics of `score`; `auroc` and `balanced_accuracy` the
+    `mean_over_folds` and `pooled` hold the metrics of `score`; `auroc`, `balanced_accuracy` and `brier` the
     intervals of their means over folds.
     """
 
@@ -39,6 +27,7 @@ class Scores:
     pooled: dict[str, float]
     auroc: Interval
     balanced_accuracy: Interval
+    brier: Interval
 
 
 def score(label: np.ndarray, probability: np.ndarray, threshold: np.ndarray | float) -> dict[str, float]:
@@ -89,13 +78,13 @@ def donor_scores(probability: np.ndarray, donor: np.ndarray, how: DonorScore) ->
     return pd.Series(values).groupby(donor).mean()
 
 
-def summarise(table: pd.DataFrame, column: str, resamples: "Resamples") -> Scores:
+def summarise(table: pd.DataFrame, column: str, trained: float) -> Scores:
     """Scores of one predictor.
 
     Args:
         table: a row per donor (or nucleus) and fold: fold, donor, label, threshold, and `column`.
         column: the predictor's probabilities.
-        resamples: the same for all predictors, so that they can be compared pairwise.
+        trained: donors that a fold was trained on, on average over folds.
     """
     by_fold = [
         score(*(part[name].to_numpy() for name in ("label", column, "threshold")))
@@ -103,66 +92,27 @@ def summarise(table: pd.DataFrame, column: str, resamples: "Resamples") -> Score
     ]
     pooled = score(*(table[name].to_numpy() for name in ("label", column, "threshold")))
     mean = pd.DataFrame(by_fold).mean().to_dict()
+    rows, probability = held_out(table, trained), table[column].to_numpy()
     return Scores(
         mean_over_folds={str(name): float(value) for name, value in mean.items()},
         pooled=pooled,
-        auroc=interval(resamples.auroc(table, column)),
-        balanced_accuracy=interval(resamples.balanced_accuracy(table, column)),
+        auroc=intervals.auroc(rows, probability),
+        balanced_accuracy=intervals.balanced_accuracy(rows, probability >= table["threshold"].to_numpy()),
+        brier=intervals.brier(rows, probability),
     )
 
 
-def interval(values: np.ndarray) -> Interval:
-    """The central 95 % of resampled values."""
-    tail = (100 - LEVEL) / 2
-    low, high = np.nanpercentile(values, [tail, 100 - tail])
-    return Interval(float(low), float(high))
+def auroc_gain(table: pd.DataFrame, column: str, other: str, trained: float) -> Interval:
+    """Of the donor AUROC of one predictor above that of another; arguments as of `summarise`."""
+    return intervals.auroc_difference(
+        held_out(table, trained), table[column].to_numpy(), table[other].to_numpy()
+    )
 
 
-class Resamples:
-    """Class-stratified bootstrap of donors: how often each is drawn, in each of `n` resamples.
-
-    A donor's weight is the same in all folds and for all predictors; so differences are paired, and
-    repeats of cross-validation do not count as more donors.
-    """
-
-    def __init__(self, label: pd.Series, n: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self._column = {donor: i for i, donor in enumerate(label.index)}
-        self._times = np.zeros((n, len(label)))
-        for value in (0, 1):
-            own = np.flatnonzero(label.to_numpy() == value)
-            self._times[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=n)
-
-    def auroc(self, table: pd.DataFrame, column: str) -> np.ndarray:
-        """Mean over folds of the AUROC in each resample [n].
-
-        AUROC is the share of (positive, negative) pairs in the right order. Pairs are counted once
-        per pair of donors, then weighted: a resample costs a product of small matrices.
-        """
-        folds = []
-        for _, part in table.groupby("fold"):
-            scores = {donor: np.sort(own[column].to_numpy()) for donor, own in part.groupby("donor")}
-            label = part.groupby("donor")["label"].first()
-            positive, negative = (label.index[label == value] for value in (1, 0))
-            wins = np.array([[_wins(scores[p], scores[q]) for q in negative] for p in positive])
-            sizes = [np.array([len(scores[d]) for d in own]) for own in (positive, negative)]
-            times = [self._times[:, [self._column[d] for d in own]] for own in (positive, negative)]
-            right = np.einsum("bp,pn,bn->b", times[0], wins, times[1])
-            folds.append(_ratio(right, (times[0] @ sizes[0]) * (times[1] @ sizes[1])))
-        return _mean(folds)
-
-    def balanced_accuracy(self, table: pd.DataFrame, column: str) -> np.ndarray:
-        """Mean over folds of the balanced accuracy in each resample [n]."""
-        right = (table[column] >= table["threshold"]) == (table["label"] == 1)
-        folds = []
-        for _, part in table.assign(right=right).groupby("fold"):
-            rates = []
-            for _, own in part.groupby("label"):
-                of_donor = own.groupby("donor")["right"].agg(["sum", "size"])
-                times = self._times[:, [self._column[d] for d in of_donor.index]]
-                rates.append(_ratio(times @ of_donor["sum"], times @ of_donor["size"]))
-            folds.append(np.mean(rates, axis=0))
-        return _mean(folds)
+def held_out(table: pd.DataFrame, trained: float) -> HeldOut:
+    """What intervals need to know of a table of scores."""
+    fold, donor, label = (table[name].to_numpy() for name in ("fold", "donor", "label"))
+    return HeldOut(fold, donor, label, trained)
 
 
 def calibration(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
@@ -183,21 +133,3 @@ def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
     best = cuts[1:][int(np.argmax((true_rate - false_rate)[1:]))]
     below = probability[probability < best]
     return float(min(max((best + below.max()) / 2 if len(below) else best, 0.0), 1.0))
-
-
-def _wins(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Pairs in the right order, ties as half, of two sorted arrays."""
-    below = np.searchsorted(negative, positive, side="left").sum()
-    not_above = np.searchsorted(negative, positive, side="right").sum()
-    return float(below + not_above) / 2
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """NaN where a resample drew no donor of a class in this fold."""
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-
-
-def _mean(folds: list[np.ndarray]) -> np.ndarray:
-    stacked = np.array(folds)
-    drawn = ~np.isnan(stacked)
-    return _ratio(np.where(drawn, stacked, 0.0).sum(0), drawn.sum(0).astype(float))

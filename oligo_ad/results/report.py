@@ -20,7 +20,7 @@ from oligo_ad.results import plots
 from oligo_ad.results.alarms import alarms
 from oligo_ad.results.baselines import MEANING
 from oligo_ad.results.evaluation import MODEL, TEST, Evaluation, evaluate_run
-from oligo_ad.results.sentences import RunSummary
+from oligo_ad.results.sentences import COVERAGE, INTERVAL_IS, RunSummary
 from oligo_ad.sheets import to_csv
 from oligo_ad.storage.shelf import published, write_json, write_text
 from oligo_ad.words import command_of, word
@@ -92,6 +92,7 @@ def render(run: RunSummary, pictures: dict[str, str | None], found: list[str]) -
             run=run,
             config=run.record.config,
             facts=run.record.facts,
+            coverage=COVERAGE,
             histories=run.record.histories,
             evaluation=evaluation,
             samples=evaluation.cells or evaluation.donors,
@@ -182,10 +183,11 @@ def _headline(evaluation: Evaluation) -> dict[str, Any]:
         "metric": "donor AUROC, mean over folds",
         "value": evaluation.headline,
         "interval": asdict(evaluation.donors[MODEL].auroc),
-        "interval_is": "approximate 95 %, class-stratified bootstrap of donors",
+        "interval_is": INTERVAL_IS,
         "best_baseline": evaluation.best_baseline,
         "gain": evaluation.gain,
         "gain_interval": evaluation.gain_interval and asdict(evaluation.gain_interval),
+        "trained_donors": evaluation.trained,
     }
 
 

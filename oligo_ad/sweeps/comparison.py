@@ -1,11 +1,11 @@
 """Compares runs: which is best, by how much, and whether that is more than luck.
 
-Runs are compared by their held-out donors: the same resamples of donors are drawn for all, so that
-differences are paired. A run is compared with the best run on the same folds of the same data. Directories
-may be another person's: what cannot be read of one is said in its row, and the others stand.
+Runs are compared by their held-out donors, and differences are paired: donor by donor, on the same folds. A
+run is compared with the best run on the same folds of the same data. Directories may be another person's:
+what cannot be read of one is said in its row, and the others stand.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,11 @@ from oligo_ad.facts import Headline, Result
 from oligo_ad.record import Record, run_folders
 from oligo_ad.results.baselines import MEANING
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL
-from oligo_ad.results.metrics import LEVEL, Interval, Resamples, interval, summarise
+from oligo_ad.results.intervals import LEVEL, Interval, auroc_deviations
+from oligo_ad.results.metrics import auroc_gain, held_out, summarise
 from oligo_ad.sweeps.trials import field_of
 
-N_RESAMPLES, SEED = 2000, 0
+N_DRAWS, SEED = 4000, 0
 OUTER = "split.only"
 # Fields that a search sets in its trials; they are no settings of the model.
 TRIAL_FIELDS = (
@@ -66,6 +67,11 @@ class ComparedRun:
     @property
     def donors(self) -> pd.DataFrame:
         return self.record.donors
+
+    @property
+    def trained(self) -> float:
+        """Donors that a fold was trained on; of a run that does not say, as many as were tested."""
+        return self.result.headline.trained_donors or float(self.donors["donor"].nunique())
 
     @property
     def validated(self) -> bool:
@@ -151,8 +157,7 @@ def compare(runs: list[ComparedRun]) -> Leaderboard:
     best_on: dict[Folds, ComparedRun] = {}
     for run in sorted(finished, key=lambda run: run.value, reverse=True):
         best_on.setdefault(run.folds, run)
-    resampled = _resampled(finished)
-    rows = [_row(run, differing, best_on[run.folds] if run in finished else None, resampled) for run in runs]
+    rows = [_row(run, differing, best_on[run.folds] if run in finished else None) for run in runs]
     table = pd.DataFrame(rows)
     # Outer folds of a search have trials, and a best one, of their own.
     by = [key for key in (OUTER,) if key in table] + ["score"]
@@ -160,14 +165,12 @@ def compare(runs: list[ComparedRun]) -> Leaderboard:
     return Leaderboard(
         table=table.reset_index(drop=True),
         differing=differing,
-        warnings=_warnings(finished, resampled) + _damaged(runs),
+        warnings=_warnings(finished) + _damaged(runs),
         simulated=any(run.result.simulated for run in finished),
     )
 
 
-def _row(
-    run: ComparedRun, differing: list[str], best: ComparedRun | None, resampled: dict[Path, np.ndarray]
-) -> dict[str, Any]:
+def _row(run: ComparedRun, differing: list[str], best: ComparedRun | None) -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.folder.name, "status": run.status}
     row |= {key: "" if run.damage else run.overrides.get(key, "") for key in differing}
     if best is None:
@@ -185,7 +188,7 @@ def _row(
         "donor AUROC": headline.value,
         "low": headline.interval.low,
         "high": headline.interval.high,
-        **_difference("to the best run", _paired(run, best, resampled)),
+        **_difference("to the best run", _paired(run, best)),
         "best baseline": headline.best_baseline,
         "baseline AUROC": headline.value - headline.gain if headline.best_baseline else np.nan,
         **_difference("to the best baseline", _to_baseline(headline)),
@@ -209,14 +212,14 @@ def _difference(name: str, found: tuple[float, Interval] | None) -> dict[str, fl
     return {name: value, f"{name}, low": spread.low, f"{name}, high": spread.high}
 
 
-def _paired(
-    run: ComparedRun, other: ComparedRun, resampled: dict[Path, np.ndarray]
-) -> tuple[float, Interval] | None:
+def _paired(run: ComparedRun, other: ComparedRun) -> tuple[float, Interval] | None:
     """The difference of two runs on the same folds; None for a run and itself."""
     if run is other:
         return None
-    difference = resampled[run.folder] - resampled[other.folder]
-    return _auroc(run) - _auroc(other), interval(difference)
+    own = [one.donors.set_index(["fold", "donor"])[[MODEL, "label"]].sort_index() for one in (run, other)]
+    both = own[0].assign(other=own[1][MODEL]).reset_index()
+    trained = min(run.trained, other.trained)
+    return _auroc(run) - _auroc(other), auroc_gain(both, MODEL, "other", trained)
 
 
 def _to_baseline(headline: Headline) -> tuple[float, Interval] | None:
@@ -230,11 +233,10 @@ def result_of(runs: list[ComparedRun]) -> str:
     if not done:
         return ""
     donors = pd.concat([run.donors for run in done], ignore_index=True)
-    label = donors.drop_duplicates("donor").set_index("donor")["label"].sort_index()
-    resamples = Resamples(label, N_RESAMPLES, SEED)
+    trained = float(np.mean([run.trained for run in done]))
     scored = donors.select_dtypes("number")
     predictors = [MODEL, *(name for name in MEANING if name in scored)]
-    scores = {name: summarise(donors, name, resamples) for name in predictors}
+    scores = {name: summarise(donors, name, trained) for name in predictors}
     auroc = {name: found.mean_over_folds["auroc"] for name, found in scores.items()}
     spread = scores[MODEL].auroc
     text = (
@@ -244,7 +246,7 @@ def result_of(runs: list[ComparedRun]) -> str:
     if len(predictors) == 1:
         return f"{text}."
     best = max(predictors[1:], key=lambda name: auroc[name])
-    gain = interval(resamples.auroc(donors, MODEL) - resamples.auroc(donors, best))
+    gain = auroc_gain(donors, MODEL, best, trained)
     return (
         f"{text}; the best baseline, {best}, {auroc[best]:.3f}; difference {auroc[MODEL] - auroc[best]:+.3f} "
         f"({gain.low:+.3f} to {gain.high:+.3f})."
@@ -255,33 +257,19 @@ def _auroc(run: ComparedRun) -> float:
     return run.result.headline.value
 
 
-def _resampled(finished: list[ComparedRun]) -> dict[Path, np.ndarray]:
-    """Donor AUROC of each run in the same resamples of donors [resamples].
+def _drawn(runs: list[ComparedRun]) -> np.ndarray:
+    """Donor AUROCs of runs on the same folds, drawn as other donors might have given them [runs, draws].
 
-    The same name in other data may be another donor.
+    Each donor's part in each AUROC is multiplied by one normal number, the same for all runs (the multiplier
+    bootstrap: Chernozhukov, Chetverikov & Kato 2013, Ann. Statist. 41:2786); so runs keep their correlation.
     """
-    found: dict[Path, np.ndarray] = {}
-    for data in dict.fromkeys(run.data for run in finished):
-        for runs in _with_one_label(run for run in finished if run.data == data):
-            donors = pd.concat(run.donors[["donor", "label"]] for run in runs).drop_duplicates("donor")
-            resamples = Resamples(donors.set_index("donor")["label"].sort_index(), N_RESAMPLES, SEED)
-            found |= {run.folder: resamples.auroc(run.donors, MODEL) for run in runs}
-    return found
-
-
-def _with_one_label(runs: Iterable[ComparedRun]) -> list[list[ComparedRun]]:
-    """Runs in groups, in each of which a donor has the same label everywhere: all in one, if possible."""
-    groups: list[tuple[dict[str, int], list[ComparedRun]]] = []
+    parts = []
     for run in runs:
-        label = run.donors.set_index("donor")["label"].to_dict()
-        for known, group in groups:
-            if all(known.get(donor, value) == value for donor, value in label.items()):
-                known |= label
-                group.append(run)
-                break
-        else:
-            groups.append((label, [run]))
-    return [group for _, group in groups]
+        table = run.donors.sort_values(["fold", "donor"])
+        parts.append(auroc_deviations(held_out(table, run.trained), table[MODEL].to_numpy()))
+    deviation = np.array(parts)
+    drawn = deviation @ np.random.default_rng(SEED).normal(size=(deviation.shape[1], N_DRAWS))
+    return np.array([[_auroc(run)] for run in runs]) + drawn
 
 
 def _damaged(runs: list[ComparedRun]) -> list[str]:
@@ -291,7 +279,7 @@ def _damaged(runs: list[ComparedRun]) -> list[str]:
     return [f"{len(damaged)} of {len(runs)} directories are damaged and not compared: {listing(damaged)}"]
 
 
-def _warnings(finished: list[ComparedRun], resampled: dict[Path, np.ndarray]) -> list[str]:
+def _warnings(finished: list[ComparedRun]) -> list[str]:
     if not finished:
         return ["no run has finished"]
     best = max(finished, key=lambda run: run.value)
@@ -312,22 +300,21 @@ def _warnings(finished: list[ComparedRun], resampled: dict[Path, np.ndarray]) ->
         warnings.append(f"fewer than {FEW_DONORS} test donors in a class: any order is luck. Use split=cv")
     if len(same) > 1:
         gap = _auroc(best) - float(np.median([_auroc(run) for run in same]))
-        noise = choosing_noise(np.array([resampled[run.folder] for run in same]))
+        noise = choosing_noise(_drawn(same))
         if gap <= noise:
             warnings.append(
                 f"the best of {len(same)} runs leads their median by {gap:.3f}; if all were equal, the best "
-                f"would lead by up to {noise:.3f} ({LEVEL} % of resamples of the donors): luck explains it"
+                f"would lead by up to {noise:.3f} ({LEVEL} % of draws of the donors): luck explains it"
             )
     return warnings
 
 
-def choosing_noise(resampled: np.ndarray) -> float:
+def choosing_noise(drawn: np.ndarray) -> float:
     """By how much the best of runs leads their median if all are equally good, at the 95th percentile.
 
-    Each run's deviations from its own mean over resamples of the donors [runs, resamples] are what donors
-    alone do to it; runs keep their correlation, since all are resampled together (after White 2000).
+    Each run's deviations from its own mean over draws of the donors [runs, draws] are what donors alone do to
+    it; runs keep their correlation, since all are drawn together (after White 2000).
     """
-    drawn = resampled[:, np.isfinite(resampled).all(axis=0)]  # both classes in some fold
     deviation = drawn - drawn.mean(axis=1, keepdims=True)
     lead = deviation.max(axis=0) - np.median(deviation, axis=0)
     return float(np.percentile(lead, LEVEL))

@@ -13,6 +13,7 @@ from sklearn.inspection import permutation_importance
 
 from oligo_ad.faults import writing
 from oligo_ad.results.report import attempt, environment, svg
+from oligo_ad.results.sentences import COVERAGE
 from oligo_ad.sheets import to_csv
 from oligo_ad.storage.shelf import write_text
 from oligo_ad.sweeps.comparison import Leaderboard
@@ -40,6 +41,7 @@ def render(board: Leaderboard) -> str:
     template = environment().get_template("leaderboard.html.j2")
     return template.render(
         board=board,
+        coverage=COVERAGE,
         shown=_shown(board),
         again=[
             command_of([word("rerun", folder)])

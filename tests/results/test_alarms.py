@@ -65,7 +65,7 @@ def result(
     histories = [builders.history(fold, threshold) for fold in folds]
     donors = cohort.donors[["nuclei"]].assign(label=label)
     given = pd.concat(predictions, ignore_index=True)
-    return evaluate(given, histories, pd.concat(tables), donors, EVALUATION, 0, label_derived)
+    return evaluate(given, histories, pd.concat(tables), donors, EVALUATION, label_derived)
 
 
 def label_of_nuclei(cohort: Cohort) -> np.ndarray:

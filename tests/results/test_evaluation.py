@@ -1,6 +1,6 @@
 """From predictions to scores, by hand: donor scores, thresholds, baselines, and what is scored at all."""
 
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from sklearn.metrics import roc_auc_score
 from oligo_ad.config import EvaluationConfig
 from oligo_ad.data.split import Fold
 from oligo_ad.facts import FoldHistory
-from oligo_ad.results import metrics
+from oligo_ad.results import intervals
 from oligo_ad.results.evaluation import Evaluation, evaluate
+from oligo_ad.results.intervals import HeldOut
 from tests.builders import configuration, history
 
 CONFIG = configuration().evaluation
@@ -55,12 +56,11 @@ def scored(
     baselines: pd.DataFrame | None = None,
     thresholds: tuple[float, ...] = (0.5,),
     donors: pd.DataFrame = DONORS,
-    seed: int = 0,
     **changed: Any,
 ) -> Evaluation:
     config: EvaluationConfig = replace(CONFIG, **changed)
     every = pd.concat([*tables, TRAINING], ignore_index=True)
-    return evaluate(every, folds(*thresholds), baselines, donors, config, seed)
+    return evaluate(every, folds(*thresholds), baselines, donors, config)
 
 
 def scores_of(evaluation: Evaluation, column: str = "model") -> dict[str, float]:
@@ -133,7 +133,7 @@ def test_a_model_that_predicts_donors_gives_their_scores_itself(how: str) -> Non
     probability = {"P1": 0.6, "P2": 0.45, "N1": 0.55, "N2": 0.3}
     training = of_donors({"P1": 0.9, "N1": 0.2}, "train")
     every = pd.concat([of_donors(probability), training], ignore_index=True)
-    found = evaluate(every, folds(0.5), None, DONORS, replace(CONFIG, donor_score=how), seed=0)
+    found = evaluate(every, folds(0.5), None, DONORS, replace(CONFIG, donor_score=how))
     assert scores_of(found) == pytest.approx(probability)
     assert found.headline == 0.75
     assert found.cells == found.training_cells == {}
@@ -202,25 +202,26 @@ def test_repeats_of_the_same_donors_are_no_more_donors() -> None:
     assert thrice.smallest_class == once.smallest_class == 6
 
 
-@pytest.mark.parametrize("n", [100, 400])
-def test_intervals_are_of_as_many_resamples_as_asked_for(n: int) -> None:
-    found = scored(predictions(NUCLEI), bootstrap=n, seed=3)
-    resamples = metrics.Resamples(DONORS["label"], n, seed=3)
-    drawn = resamples.auroc(found.donor_table, "model")
-    assert len(drawn) == n
-    assert found.donors["model"].auroc == metrics.interval(drawn)
-
-
-def test_more_resamples_and_another_seed_give_another_interval_and_the_same_score() -> None:
+def test_the_fewer_donors_a_fold_was_trained_on_the_wider_the_intervals() -> None:
     donors, probability = cohort(12, 9)
-    ways: list[dict[str, Any]] = [{"bootstrap": 100}, {"bootstrap": 1000}, {"bootstrap": 100, "seed": 1}]
-    found = [scored(predictions(probability), donors=donors, **way) for way in ways]
-    assert len({one.donors["model"].auroc.low for one in found}) == 3
-    assert len({one.headline for one in found}) == 1
+    scores, few = predictions(probability), {"P1": 0.9, "N1": 0.2}
+    validation = predictions({"P2": [0.8], "N2": [0.1]}, "validation")
+    found = [
+        evaluate(
+            pd.concat([scores, predictions({d: [p] for d, p in few.items()}, "train"), *more]),
+            folds(0.5),
+            None,
+            donors,
+            CONFIG,
+        )
+        for more in ([], [validation])
+    ]
+    assert [one.trained for one in found] == [2, 4]
+    narrow, wide = found[1].donors["model"].auroc, found[0].donors["model"].auroc
+    assert wide.low < narrow.low < found[0].headline == found[1].headline < narrow.high < wide.high
 
 
-def test_every_interval_is_of_the_same_resamples_of_donors() -> None:
-    """Of pairs of rows, each as often as its donors were drawn; of calls, AUROC is balanced accuracy."""
+def test_every_interval_is_of_its_own_predictor_and_threshold_on_the_rows_it_names() -> None:
     donors, probability = cohort(12, 9)
     parts = [{name: probability[name] * 2 for name in list(probability)[start::2]} for start in (0, 1)]
     rng = np.random.default_rng(1)
@@ -229,31 +230,18 @@ def test_every_interval_is_of_the_same_resamples_of_donors() -> None:
         for fold, own in enumerate(parts, 1)
     )
     tables = [predictions(own, fold=fold) for fold, own in enumerate(parts, 1)]
-    found = scored(*tables, baselines=rivals, donors=donors, thresholds=(0.4, 0.55), seed=5)
-    times = pd.DataFrame(metrics.Resamples(donors["label"], 100, seed=5)._times, columns=donors.index)
-
-    def resampled(table: pd.DataFrame, scores: pd.Series) -> np.ndarray:
-        folds = []
-        for _, part in table.assign(scores=scores).groupby("fold"):
-            positive, negative = (part[part["label"] == value] for value in (1, 0))
-            weight = (
-                times[positive["donor"]].to_numpy()[:, :, None] * times[negative["donor"]].to_numpy()[:, None]
-            )
-            higher = np.sign(np.subtract.outer(positive["scores"].to_numpy(), negative["scores"].to_numpy()))
-            folds.append((weight * (higher + 1) / 2).sum((1, 2)) / weight.sum((1, 2)))
-        return np.mean(folds, axis=0)
-
-    def ends(drawn: np.ndarray) -> list[float]:
-        return pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist())
-
+    found = scored(*tables, baselines=rivals, donors=donors, thresholds=(0.4, 0.55))
     for of, table in ((found.donors, found.donor_table), (found.cells, found.cell_table)):
-        for name, threshold in (("model", table["threshold"]), ("better", 0.5)):
-            called = (table[name] >= threshold).astype(float)
-            assert list(astuple(of[name].auroc)) == ends(resampled(table, table[name]))
-            assert list(astuple(of[name].balanced_accuracy)) == ends(resampled(table, called))
-    model, better = (resampled(found.donor_table, found.donor_table[name]) for name in ("model", "better"))
-    assert found.gain_interval is not None
-    assert list(astuple(found.gain_interval)) == ends(model - better)
+        rows = HeldOut(*(table[name].to_numpy() for name in ("fold", "donor", "label")), found.trained)
+        for name, threshold in (("model", table["threshold"].to_numpy()), ("better", 0.5)):
+            given = table[name].to_numpy()
+            assert of[name].auroc == intervals.auroc(rows, given)
+            assert of[name].balanced_accuracy == intervals.balanced_accuracy(rows, given >= threshold)
+            assert of[name].brier == intervals.brier(rows, given)
+    table = found.donor_table
+    rows = HeldOut(*(table[name].to_numpy() for name in ("fold", "donor", "label")), found.trained)
+    both = (table[name].to_numpy() for name in ("model", "better"))
+    assert found.gain_interval == intervals.auroc_difference(rows, *both)
 
 
 # Baselines and the truth
@@ -302,13 +290,13 @@ def test_the_planted_truth_is_scored_and_is_no_baseline() -> None:
     truth = (nuclei["donor"].isin(["P1", "P2"]) & (nuclei["barcode"].str[-1] != "0")).astype(float)
     every = pd.concat([nuclei.assign(truth=truth), TRAINING.assign(truth=0.0)], ignore_index=True)
     simple = baseline(simple=USELESS)
-    found = evaluate(every, folds(0.5), simple, DONORS, CONFIG, seed=0)
+    found = evaluate(every, folds(0.5), simple, DONORS, CONFIG)
     assert found.predictors == ["model", "simple", "oracle"]
     assert scores_of(found, "oracle") == pytest.approx({"P1": 2 / 3, "P2": 2 / 3, "N1": 0, "N2": 0})
     assert found.donors["oracle"].mean_over_folds["auroc"] == 1.0
     assert found.best_baseline == "simple"
     assert found.gain == pytest.approx(0.25)
-    alone = evaluate(every, folds(0.5), None, DONORS, CONFIG, seed=0)
+    alone = evaluate(every, folds(0.5), None, DONORS, CONFIG)
     assert alone.best_baseline is None
 
 

@@ -1,4 +1,4 @@
-"""Scores against hand-computed numbers and scikit-learn; intervals that resample donors."""
+"""Scores against hand-computed numbers and scikit-learn."""
 
 import numpy as np
 import pandas as pd
@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from oligo_ad.results.metrics import (
-    Resamples,
+    auroc_gain,
     best_threshold,
     calibration,
     donor_scores,
-    interval,
     score,
     summarise,
 )
@@ -44,14 +43,6 @@ def table(
     return pd.concat(frames, ignore_index=True).assign(
         donor=lambda t: t["donor"].map("D{:02d}".format), threshold=0.5
     )
-
-
-def resamples(rows: pd.DataFrame, times: np.ndarray | None = None, n: int = 200, seed: int = 0) -> Resamples:
-    """Resamples of the donors of a table; with `times` [donors], one in which each occurs so often."""
-    drawn = Resamples(rows.groupby("donor")["label"].first(), n, seed)
-    if times is not None:
-        drawn._times = times[None, :].astype(float)
-    return drawn
 
 
 def test_scores_are_those_computed_by_hand() -> None:
@@ -100,83 +91,30 @@ def test_a_sample_at_the_threshold_is_called_positive() -> None:
     assert score(np.array([0, 1]), np.array([0.2, 0.5]), 0.5)["true_positive"] == 1
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6))
-def test_the_auroc_of_resamples_is_that_of_scikit_learn(seed: int) -> None:
-    cells = table(seed)
-    n_donors = cells["donor"].nunique()
-    donors = cells.groupby(["fold", "donor"], as_index=False).mean()
-    for rows in (cells, donors):
-        expected = [sk.roc_auc_score(part["label"], part["model"]) for _, part in rows.groupby("fold")]
-        found = resamples(rows, np.ones(n_donors)).auroc(rows, "model")
-        assert found == pytest.approx([np.mean(expected)])
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6))
-def test_a_donor_drawn_k_times_weighs_k_fold(seed: int) -> None:
-    cells = table(seed)
-    times = np.random.default_rng(seed).integers(0, 4, 13)
-    times[[0, -1]] += 1  # some donor of each class
-    weight = cells["donor"].map(dict(zip(sorted(cells["donor"].unique()), times, strict=True)))
-    called = cells["model"] >= cells["threshold"]
-    parts = [(cells[own], weight[own], called[own]) for own in (cells["fold"] == f for f in (1, 2, 3))]
-    auroc = [sk.roc_auc_score(part["label"], part["model"], sample_weight=w) for part, w, _ in parts]
-    balanced = [sk.balanced_accuracy_score(part["label"], c, sample_weight=w) for part, w, c in parts]
-    drawn = resamples(cells, times)
-    assert drawn.auroc(cells, "model") == pytest.approx([np.mean(auroc)])
-    assert drawn.balanced_accuracy(cells, "model") == pytest.approx([np.mean(balanced)])
-
-
-def test_a_fold_whose_class_was_not_drawn_is_left_out_of_the_mean() -> None:
-    rows = pd.DataFrame(
-        {
-            "fold": [1, 1, 1, 2, 2],
-            "donor": ["a", "b", "c", "d", "e"],
-            "label": [1, 0, 0, 1, 0],
-            "model": [0.5, 0.1, 0.9, 0.9, 0.1],
-            "threshold": 0.5,
-        }
-    )
-    assert resamples(rows, np.array([1, 1, 1, 2, 0])).auroc(rows, "model") == pytest.approx([0.5])
-    assert resamples(rows, np.array([1, 1, 1, 1, 1])).auroc(rows, "model") == pytest.approx([0.75])
-    assert np.isnan(resamples(rows, np.array([0, 1, 1, 2, 0])).auroc(rows, "model")).all()
-
-
-def test_donors_are_drawn_with_replacement_within_their_class() -> None:
-    label = pd.Series([1] * 39 + [0] * 9, index=range(48))
-    times = Resamples(label, 500, 0)._times
-    assert (times[:, :39].sum(axis=1) == 39).all()
-    assert (times[:, 39:].sum(axis=1) == 9).all()
-    assert times.mean(axis=0) == pytest.approx(np.ones(48), abs=0.25)
-    assert (times > 1).any()
-    assert (Resamples(label, 500, 0)._times == times).all()
-    assert (Resamples(label, 500, 1)._times != times).any()
-
-
 def test_the_interval_of_a_predictor_that_knows_nothing_includes_one_half() -> None:
     included = []
     for seed in range(60):
         rows = table(seed, folds=1, n_positive=39, n_negative=9, cells=1)
         rows["model"] = np.random.default_rng(seed).random(len(rows))
-        found = interval(resamples(rows, seed=seed).auroc(rows, "model"))
+        found = summarise(rows, "model", trained=192).auroc
         included.append(found.low <= 0.5 <= found.high)
-    assert 0.75 <= np.mean(included) < 1
+    assert np.mean(included) >= 0.9
 
 
 def test_the_interval_of_a_good_predictor_excludes_one_half_and_includes_its_score() -> None:
     rows = table(3, folds=2, n_positive=39, n_negative=9)
     rows["model"] = np.random.default_rng(0).normal(0.4 + 0.2 * rows["label"], 0.2).clip(0, 1)
     donors = rows.groupby(["fold", "donor"], as_index=False).mean()
-    scores = summarise(donors, "model", resamples(donors))
+    scores = summarise(donors, "model", trained=38)
     assert 0.5 < scores.auroc.low < scores.mean_over_folds["auroc"] < scores.auroc.high <= 1
     balanced = scores.balanced_accuracy
     assert balanced.low < scores.mean_over_folds["balanced_accuracy"] < balanced.high
+    assert scores.brier.low < scores.mean_over_folds["brier"] < scores.brier.high
 
 
 def test_scores_are_means_over_folds_and_pooled() -> None:
     rows = table(1)
-    scores = summarise(rows, "model", resamples(rows))
+    scores = summarise(rows, "model", trained=10)
     by_fold = [score(part["label"], part["model"], 0.5) for _, part in rows.groupby("fold")]
     assert scores.pooled == score(rows["label"].to_numpy(), rows["model"].to_numpy(), 0.5)
     for name, value in scores.mean_over_folds.items():
@@ -187,13 +125,10 @@ def test_a_difference_of_two_predictors_is_paired() -> None:
     rng = np.random.default_rng(0)
     rows = table(2, folds=1, n_positive=30, n_negative=20, cells=1)
     rows["model"] = rng.normal(rows["label"], 1)
-    rows["same"] = rows["model"]
     rows["near"] = rows["model"] + rng.normal(0, 0.05, len(rows))
-    drawn = resamples(rows)
-    model, same, near = (drawn.auroc(rows, name) for name in ("model", "same", "near"))
-    assert (model == same).all()
-    other = resamples(rows, seed=1).auroc(rows, "near")
-    assert np.std(model - near) < np.std(model - other) / 3
+    rows["other"] = rng.normal(rows["label"], 1)
+    near, other = (auroc_gain(rows, "model", name, trained=40) for name in ("near", "other"))
+    assert near.high - near.low < (other.high - other.low) / 2
 
 
 @settings(max_examples=100, deadline=None)

@@ -28,7 +28,7 @@ def result(n_positive: int = 9, n_negative: int = 6) -> Evaluation:
     rival = pd.DataFrame({"fold": 1, "donor": donors, "rival": rng.random(len(donors))})
     both = pd.concat([table.assign(part=part) for part in ("test", "train")])
     facts = pd.DataFrame({"label": label, "nuclei": np.arange(1, len(donors) + 1) * 100})
-    return evaluate(both, [history(Fold(1, (), (), ()), 0.6)], rival, facts, CONFIG, seed=0)
+    return evaluate(both, [history(Fold(1, (), (), ()), 0.6)], rival, facts, CONFIG)
 
 
 def test_each_donor_is_a_dot_at_its_score_in_the_row_and_colour_of_its_class() -> None:

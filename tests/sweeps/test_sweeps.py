@@ -496,7 +496,7 @@ def test_a_sweep_from_the_command_line_ends_in_a_leaderboard_and_goes_on(
     launcher: str, path: Path, tmp_path: Path
 ) -> None:
     small = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
-    few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "evaluation.bootstrap=100", "tracker=none")
+    few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "tracker=none")
     words = ("-m", *small, *few, "fit.optimizer.lr=0.001,1e30", f"hydra/launcher={launcher}")
     folder = tmp_path / "sweep"
     first = run_py(*words, "fit.log_every=1", f"hydra.sweep.dir={folder}", cache=tmp_path / "cache")
@@ -519,7 +519,7 @@ def test_a_search_from_the_command_line_ends_in_what_it_chose_and_its_trials_can
     path: Path, tmp_path: Path
 ) -> None:
     small = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
-    few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "evaluation.bootstrap=100", "tracker=none")
+    few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "tracker=none")
     folder = tmp_path / "sweep"
     words = (*small, *few, "sweep=mlp", "sweep.trials=2", f"hydra.sweep.dir={folder}")
     ended = run_py(*words, cache=tmp_path / "cache")
@@ -540,7 +540,7 @@ def test_a_search_from_the_command_line_ends_in_what_it_chose_and_its_trials_can
 @pytest.mark.slow
 def test_a_trial_of_a_grid_is_repeated_from_its_directory(path: Path, tmp_path: Path) -> None:
     words = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
-    few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "evaluation.bootstrap=100", "seed=5")
+    few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "seed=5")
     once, twice = tmp_path / "sweep/0", tmp_path / "twice"
     ended = run_py("-m", *words, *few, f"hydra.sweep.dir={once.parent}", cache=tmp_path / "cache")
     assert ended.returncode == 0, ended.stderr

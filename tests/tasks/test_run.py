@@ -217,7 +217,7 @@ def run_in_one_and_in_two_processes(path: Path, tmp_path: Path, *overrides: str)
     words = [
         "data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "device=cpu",
         "fit.batch_size=16", "model.featurizer.n_genes=30", "model.network.dropout=0",
-        "evaluation.bootstrap=100", *overrides,
+        *overrides,
     ]  # fmt: skip
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
