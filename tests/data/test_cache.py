@@ -4,6 +4,7 @@ import errno
 import hashlib
 import logging
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -179,6 +180,23 @@ def test_another_file_at_the_same_place_is_another_cohort(tmp_path: Path) -> Non
         loaded.append(load_cohort(replace(builders.configuration().data, path=str(path)), tmp_path / "cache"))
     assert (builders.counts(loaded[0]) != builders.counts(loaded[1])).any()
     assert len(folders(tmp_path / "cache")) == 2
+
+
+def test_a_file_is_known_by_its_size_its_time_and_both_of_its_ends(
+    config: DataConfig, tmp_path: Path
+) -> None:
+    """Each alone tells it from another; its name does not."""
+    file, before = tmp_path / "file.h5ad", bytes(3 << 20)
+    changes = {0: before, 1: b"x" + before[1:], 2: before[:-1] + b"x", 3: before + b"x"}
+    found = set()
+    for content in changes.values():
+        file.write_bytes(content)
+        os.utime(file, ns=(0, 10**18))
+        found.add(cache.cohort_folder(file, config, tmp_path))
+    file.write_bytes(before)
+    os.utime(file, ns=(0, 10**18 + 1))
+    found.add(cache.cohort_folder(file, config, tmp_path))
+    assert len(found) == len(changes) + 1
 
 
 # Which code a cohort and a simulated atlas depend on
@@ -507,12 +525,20 @@ def test_clearing_removes_what_was_made_and_nothing_else(config: DataConfig, fil
     assert len(load_cohort(config, filled).cells) == 28
 
 
-def test_a_users_own_file_whose_name_begins_alike_is_not_removed(filled: Path) -> None:
-    (filled / "cohort-notes.txt").write_text("mine")
-    (filled / "cohort-2024").mkdir()
+def test_a_users_own_file_whose_name_is_alike_is_not_removed(filled: Path) -> None:
+    there = [path.name for path in filled.iterdir() if path.suffix != ".lock"]
+    mine = [
+        "cohort-notes.txt",
+        "cohort-2024",
+        *(f"{name}-mine" for name in there),
+        *(f"my-{name}" for name in there),
+    ]
+    for name in mine:
+        (filled / name).write_text("mine")
     cache.clear(filled)
-    assert (filled / "cohort-notes.txt").exists()
-    assert (filled / "cohort-2024").exists()
+    left = {path.name for path in filled.iterdir() if path.suffix != ".lock"}
+    assert set(mine) < left
+    assert {"cohort", "SIMULATED"} <= {name.partition("-")[0] for name in {*there} - left}
 
 
 def test_an_open_cohort_stays_readable_when_the_cache_is_cleared(config: DataConfig, tmp_path: Path) -> None:

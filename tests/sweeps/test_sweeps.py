@@ -442,8 +442,12 @@ def test_a_trial_predicts_no_test_donor_and_says_what_it_scored(
 
     monkeypatch.setattr(NucleusLoader, "_own", spy)
     shared = (f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", "split=cv", "split.folds=3")
-    config = configuration(*shared, "task=validate", "split.only=2", "task.seeds=[0,1]")
+    long = ("fit.epochs=4", "fit.patience=4", "fit.optimizer.lr=0.01")
+    config = configuration(*shared, *long, "task=validate", "split.only=2", "task.seeds=[0,1]")
     tasks.run(config, tmp_path / "run")
+    histories = Record(tmp_path / "run").histories
+    assert [history.seed for history in histories] == [0, 1]
+    assert any(history.best_epoch < len(history.epochs) for history in histories)
     split = json.loads((tmp_path / "run/split.json").read_text())
     assert [fold["number"] for fold in split["folds"]] == [2, 4]
     test = {donor for fold in split["folds"] for donor in fold["test"]}
