@@ -209,8 +209,8 @@ def test_a_nucleus_without_a_gene_of_the_panel_is_an_empty_set(cohort: Cohort, d
 
 
 def nuclei_of(batch: Batch) -> list[list[float]]:
-    """What tells the nuclei of each bag apart: the sums of their values, sorted."""
-    sums = batch.values.sum(1)
+    """What tells the nuclei of each bag apart: the sums of their values, however long the batch, sorted."""
+    sums = batch.values.double().sum(1).round(decimals=6)
     return [sorted(sums[batch.sample == place].tolist()) for place in range(len(batch.index))]
 
 
