@@ -18,7 +18,12 @@ try:
 except ImportError:  # no wheel for this platform: the standard library takes three times as long
 
     def zlib_decompress(data: Any, originalsize: int) -> bytearray:
-        return bytearray(zlib.decompress(data, bufsize=originalsize))
+        # A byte more than expected, however much there is: a small chunk may inflate to any size.
+        stream = zlib.decompressobj()
+        content = stream.decompress(data, originalsize + 1)
+        if not stream.eof and len(content) <= originalsize:
+            raise ValueError("incomplete or truncated stream")
+        return bytearray(content)
 
 
 # Chunks of more bytes than this are left to HDF5, or each thread would hold one.

@@ -7,7 +7,10 @@ import json
 import math
 import os
 import re
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -24,10 +27,13 @@ CODECS = COMPRESSORS | FILTERS | OF_ZARR_3
 METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 LARGEST_METADATA = 1 << 26
 MOST_ABSENT = 1 << 20
+ZSTD, GZIP, ZLIB_RATIO = b"\x28\xb5\x2f\xfd", b"\x1f\x8b", 1032
 
 
 class Files(NamedTuple):
     """The arrays of a store by path, and for each the names of its chunk files."""
+
+    root: Path
 
     grids: dict[str, Grid]
     present: dict[str, list[str]]
@@ -56,18 +62,56 @@ def check_store(root: Path) -> Files:
                 f"{root}: its consolidated metadata describes the array '{name}', which is not there or of "
                 "another shape: the store is damaged. Copy it again, or zarr.consolidate_metadata(path)."
             )
-    return Files(grids, _chunks(files, grids))
+    return Files(root, grids, _chunks(files, grids))
 
 
 def absent_chunks(files: Files, name: str) -> list[tuple[int, ...]]:
     """Places in the grid of chunks of an array that have no file."""
     grid = files.grids[name]
+    for chunk in files.present.get(name, ()):
+        _require_bounded(files.root / name / chunk)
     present = set(files.present.get(name, ()))
     if grid.n_chunks > len(present) + MOST_ABSENT:
         raise Damaged(f"declares {grid.n_chunks:,} chunks in '{name}', of which {len(present):,} are there")
     if grid.n_chunks <= len(present) and all(grid.key(place) in present for place in grid.places()):
         return []
     return [place for place in grid.places() if grid.key(place) not in present]
+
+
+def _require_bounded(chunk: Path) -> None:
+    """Refuse a chunk that inflates to more than any array's. The other codecs are bounded themselves."""
+    with chunk.open("rb") as file:
+        head = file.read(18)
+        if head[:4] == ZSTD and (_zstd_size(head) or 0) > LARGEST_CHUNK:
+            raise Damaged(f"inflates to {_zstd_size(head):,} bytes in {chunk.name}")
+        is_zlib = head[:2] == GZIP or (
+            len(head) > 1 and head[0] & 15 == 8 and int.from_bytes(head[:2]) % 31 == 0
+        )
+        if not is_zlib or chunk.stat().st_size * ZLIB_RATIO <= LARGEST_CHUNK:
+            return
+        file.seek(0)
+        # What begins so by chance is no such stream. A gzip file may hold several, one after the other.
+        with suppress(zlib.error):
+            _count(file)
+
+
+def _count(file: BufferedReader) -> None:
+    """Inflate a file of zlib or gzip, keeping nothing, until it is more than a chunk may hold."""
+    stream, size = zlib.decompressobj(47), 0
+    while part := stream.unconsumed_tail or stream.unused_data or file.read(1 << 20):
+        if stream.eof:
+            stream = zlib.decompressobj(47)
+        size += len(stream.decompress(part, 1 << 24))
+        if size > LARGEST_CHUNK:
+            raise Damaged(f"inflates to more than {LARGEST_CHUNK:,} bytes in {Path(file.name).name}")
+
+
+def _zstd_size(head: bytes) -> int | None:
+    """The size that the header of a zstd frame declares; None where it declares none."""
+    flag, single = head[4] >> 6, head[4] >> 5 & 1
+    start = 5 + (not single) + (0, 1, 2, 4)[head[4] & 3]
+    n = (single, 2, 4, 8)[flag]
+    return int.from_bytes(head[start : start + n], "little") + (256 if flag == 1 else 0) if n else None
 
 
 def _files(root: Path) -> Iterator[str]:

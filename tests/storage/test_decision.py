@@ -118,6 +118,26 @@ def test_a_layer_without_a_usual_name_comes_after_raw_and_x(tmp_path: Path) -> N
     assert found(stored(tmp_path, x=logged(counts()), raw=counts(), other=other)).matrix == "raw/X"
 
 
+def test_raw_comes_before_x_unless_it_is_a_part_of_x(tmp_path: Path) -> None:
+    assert found(stored(tmp_path, x=counts(), raw=counts(5))).matrix == "raw/X"
+    assert found(stored(tmp_path, x=np.floor(0.8 * counts()), raw=counts())).matrix == "raw/X"
+    assert found(stored(tmp_path, x=counts(), raw=np.floor(0.8 * counts()))).matrix == "X"
+
+
+def test_the_case_of_a_usual_name_does_not_matter(tmp_path: Path) -> None:
+    assert found(stored(tmp_path, x=counts(), COUNTS=counts(5))).matrix == "layers/COUNTS"
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, 2.0**25])
+def test_values_that_no_sample_has_seen_are_checked_as_they_are_read(tmp_path: Path, value: float) -> None:
+    adata = builders.atlas(4, 3, nuclei=100, genes=40)
+    adata.X[210, 3] = value
+    path = builders.write(adata, tmp_path)
+    assert found(path).content == "counts"
+    assert adata.obs["Subclass"].iloc[210] == "Oligodendrocyte"
+    assert_says(answer(builders.read, path), "X of atlas.h5ad holds", "among raw counts")
+
+
 def test_parts_of_the_counts_are_no_counts(tmp_path: Path) -> None:
     whole, parts = counts(), [0.05, 0.7, 0.3]
     layers = dict(
@@ -232,6 +252,15 @@ def test_log_values_in_raw_are_taken_where_x_was_scaled(tmp_path: Path) -> None:
 def test_sparse_counts_of_few_nuclei_are_counts() -> None:
     rows = sp.csr_matrix(np.random.default_rng(0).poisson(0.02, (300, 500)))
     assert flaw_of_counts(rows) is None
+
+
+@pytest.mark.parametrize(("spread", "flawed"), [(0, True), (5, True), (300, False)])
+def test_nuclei_of_nearly_the_same_sum_were_made_equal(spread: int, flawed: bool) -> None:
+    rng = np.random.default_rng(0)
+    chance = rng.dirichlet(np.full(200, 0.5))
+    depths = 1000 + rng.integers(-spread, spread + 1, 50)
+    rows = sp.csr_matrix(np.stack([rng.multinomial(depth, chance) for depth in depths]))
+    assert ("the same sum in every nucleus" in str(flaw_of_counts(rows))) == flawed
 
 
 # Nuclei that only another matrix knows

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import numcodecs
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oligo_ad.errors import UserError
+from oligo_ad.storage import zarr_store
 from oligo_ad.storage.atlas import open_atlas
 from tests import builders
 from tests.builders import answer, assert_refused, assert_says
@@ -165,6 +167,33 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path, absurd:
     (path / ".zmetadata").unlink(missing_ok=True)
     ABSURD[absurd](path)
     assert len(answer(builders.read, path)) < 600
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zlib", "zstd"])
+def test_a_chunk_that_inflates_without_end_is_refused_before_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    path = store(tmp_path)
+    described(path, "obs/_index", compressor={"id": codec, "level": 1})
+    (path / ".zmetadata").unlink(missing_ok=True)
+    monkeypatch.setattr(zarr_store, "LARGEST_CHUNK", 1 << 20)
+    bomb = numcodecs.get_codec({"id": codec, "level": 1}).encode(bytes(1 << 22))
+    chunks(path, "obs/_index")[0].write_bytes(bomb)
+    assert len(bomb) < 1 << 15
+    assert_says(answer(builders.read, path), "obs", "inflates to")
+    if codec == "gzip":
+        chunks(path, "obs/_index")[0].write_bytes(numcodecs.GZip().encode(b"") + bomb)
+        assert_says(answer(builders.read, path), "obs", "inflates to")
+
+
+def test_an_uncompressed_chunk_that_begins_like_gzip_is_no_bomb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zarr_store, "ZLIB_RATIO", 1 << 40)
+    chunk = tmp_path / "0"
+    for head in (b"\x1f\x8b", b"\x78\x9c", b""):
+        chunk.write_bytes(head + bytes(100))
+        zarr_store._require_bounded(chunk)
 
 
 def test_a_zip_is_answered_with_what_to_do(tmp_path: Path) -> None:
