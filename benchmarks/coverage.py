@@ -286,7 +286,8 @@ def main() -> None:
             found = measure(world, repeats, options.cohorts, options.seed)
             cells = "".join(f"{found[head]!s:<23}" for head in heads)
             print(f"{name:28} {world.truths[0].auroc:.3f} {repeats:7} {cells}", flush=True)
-    print(f"\n{options.cohorts} cohorts a cell, seed {options.seed}, {time.monotonic() - started:.0f} s")
+    seconds = f"{time.monotonic() - started:.0f} s, of one core {time.process_time():.0f} s"
+    print(f"\n{options.cohorts} cohorts a cell, seed {options.seed}, {seconds}")
 
 
 if __name__ == "__main__":
