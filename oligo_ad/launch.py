@@ -1,4 +1,4 @@
-"""What of the environment counts: the processes that share a run, and nothing that a shell left behind."""
+"""Environment variables: those of a launcher count, and what a shell left behind is removed."""
 
 import io
 import os

@@ -29,10 +29,9 @@ import pandas as pd
 
 from oligo_ad.config import Config, read_plain
 from oligo_ad.errors import UserError, listing
-from oligo_ad.facts import FoldHistory, Result, RunFacts, to_plain
+from oligo_ad.facts import PARTS, FoldHistory, Result, RunFacts, to_plain
 from oligo_ad.foreign import to_yaml
 from oligo_ad.record_files import (
-    PARTS,
     check_columns,
     check_finite,
     donors_table,

@@ -13,13 +13,12 @@ from pydantic import ValidationError
 
 from oligo_ad.checking import explain
 from oligo_ad.errors import UserError, listing
-from oligo_ad.facts import from_plain
+from oligo_ad.facts import PARTS, from_plain
 from oligo_ad.foreign import MOST_TABLE, check_size, read_json, read_yaml
 from oligo_ad.sheets import read_donors
 from oligo_ad.storage.tables import read_parquet
 
 MOST_ROWS = 1 << 27  # of a table
-PARTS = ("train", "validation", "test")
 
 Facts = TypeVar("Facts")
 

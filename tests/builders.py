@@ -21,10 +21,10 @@ from oligo_ad import config
 from oligo_ad.data.cache import load_cohort
 from oligo_ad.data.cohort import Cohort, build
 from oligo_ad.data.contrast import Contrast, open_contrast
-from oligo_ad.data.split import PARTS, Fold
+from oligo_ad.data.split import Fold
 from oligo_ad.data.sums import sum_by_donor
 from oligo_ad.errors import UserError
-from oligo_ad.facts import Epoch, FoldHistory
+from oligo_ad.facts import PARTS, Epoch, FoldHistory
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.checkpoint import SETTINGS
 from oligo_ad.models.scgpt.network import ScGPT

@@ -134,12 +134,13 @@ def cohort_folder(path: Path, config: DataConfig, cache: Path) -> Path:
     """Where the cohort of a file belongs, named by the code, the file and the choices that shape it."""
     choices = {field: getattr(config, field) for field in SHAPING}
     written = json.dumps(choices, sort_keys=True)
-    key = digest([code_of(*COHORT_CODE).encode(), *_fingerprint(path), written.encode()])
+    key = digest([code_of(*COHORT_CODE).encode(), *_version(path), written.encode()])
     return cache / f"cohort-{key[:16]}"
 
 
-def _fingerprint(path: Path) -> Iterator[bytes]:
-    """Size, time and both ends of a file; names, sizes and times of all files of a zarr store."""
+def _version(path: Path) -> Iterator[bytes]:
+    """What tells a file from a changed one at a glance: size, time and both ends; of a zarr store the names,
+    sizes and times of all its files."""
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         stat = file.stat()
         yield f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}".encode()

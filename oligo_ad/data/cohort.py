@@ -98,16 +98,7 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     writer = MatrixWriter(folder, len(var))
     total, n_genes = _write_rows(atlas, expression, chosen.rows, writer)
     _require_all(atlas, expression, chosen, n_genes)
-    cells = pd.DataFrame(
-        {
-            "barcode": atlas.barcodes(chosen.rows),
-            "donor": chosen.donor,
-            "total": total if expression.content == "counts" else np.nan,
-            "n_genes": n_genes,
-        }
-    )
-    if "SIMULATED affected" in atlas.columns:
-        cells["truth"] = atlas.column("SIMULATED affected", chosen.rows).to_numpy(float)
+    cells = _cells(atlas, chosen, total if expression.content == "counts" else np.nan, n_genes)
     good = _good(cells, config)
     cells = cells[good].reset_index(drop=True)
     left = cells["donor"].value_counts().reindex(chosen.steps.index, fill_value=0)
@@ -136,6 +127,17 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
             *_lost(left, chosen, config),
         ),
     )
+
+
+def _cells(
+    atlas: Atlas, chosen: selection.Selection, total: np.ndarray | float, n_genes: np.ndarray
+) -> pd.DataFrame:
+    """The table of the chosen nuclei, in the order of the file."""
+    columns = {"barcode": atlas.barcodes(chosen.rows), "donor": chosen.donor}
+    cells = pd.DataFrame({**columns, "total": total, "n_genes": n_genes})
+    if "SIMULATED affected" in atlas.columns:
+        cells["truth"] = atlas.column("SIMULATED affected", chosen.rows).to_numpy(float)
+    return cells
 
 
 def _about(atlas: Atlas, chosen: selection.Selection, expression: Expression) -> dict[str, str]:

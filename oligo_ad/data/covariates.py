@@ -11,7 +11,7 @@ import pandas as pd
 
 from oligo_ad.config import MetadataConfig
 from oligo_ad.data.columns import ALIASES
-from oligo_ad.data.encoding import encode_column
+from oligo_ad.data.encoding import ALLELES, encode_column
 from oligo_ad.data.leakage import gives_label_away
 from oligo_ad.data.values import key
 from oligo_ad.errors import UserError, listing, nearest
@@ -113,14 +113,8 @@ def read_covariates(donors: pd.DataFrame, label: pd.Series, config: MetadataConf
     for name in config.columns:
         source = _source(name, donors)
         if source is None:
-            if name in COVARIATES:
-                notes.append(f"metadata '{name}': the file has no such column, so it is left out")
-                continue
-            known = [c.removeprefix("obs:") for c in donors if c.startswith("obs:")]
-            raise UserError(
-                f"metadata.columns: no donor-level obs column '{name}'.{nearest(name, known)} "
-                f"There are {listing(known, 40)}."
-            )
+            notes.append(_left_out(name, donors))
+            continue
         encoded, assumed = encode_column(name, donors[f"obs:{source}"])
         notes += assumed
         if all(values.isna().all() for values in encoded.values()):
@@ -143,8 +137,23 @@ def read_covariates(donors: pd.DataFrame, label: pd.Series, config: MetadataConf
 
 
 def _source(name: str, donors: pd.DataFrame) -> str | None:
-    key = "apoe" if name in ("apoe4", "apoe2") else name
-    return next((c for c in ALIASES.get(key, (name,)) if f"obs:{c}" in donors), None)
+    role = "apoe" if name in ALLELES else name
+    return next((c for c in ALIASES.get(role, (name,)) if f"obs:{c}" in donors), None)
+
+
+def _left_out(name: str, donors: pd.DataFrame) -> str:
+    """A note on a usual covariate that the file does not have.
+
+    Raises:
+        UserError: it is no usual one, so it was asked for by the name of an obs column.
+    """
+    if name in COVARIATES:
+        return f"metadata '{name}': the file has no such column, so it is left out"
+    known = [c.removeprefix("obs:") for c in donors if c.startswith("obs:")]
+    raise UserError(
+        f"metadata.columns: no donor-level obs column '{name}'.{nearest(name, known)} "
+        f"There are {listing(known, 40)}."
+    )
 
 
 def _fingerprints(values: pd.DataFrame) -> list[str]:

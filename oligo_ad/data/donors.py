@@ -1,4 +1,4 @@
-"""Which donor each nucleus is of, and what about the ids a careful person would want to know.
+"""The donor of each nucleus, from ids that are checked.
 
 A donor counted as two may be in two parts of a split; two counted as one blur both.
 """

@@ -87,8 +87,7 @@ def _levels(name: str, column: Column, index: pd.Index) -> Encoded:
         f"metadata '{name}': '{word}' ({int((words == word).sum())} donors) also counted as '{twins[word]}'"
         for word in sorted(twins)
     ]
-    unknown = int(text.isna().sum())
-    return encoded, notes + ([f"metadata '{name}': unknown for {unknown} donors"] if unknown else [])
+    return encoded, notes + _unknown(name, text)
 
 
 def _alleles(allele: str, genotype: str) -> float | None:

@@ -1,7 +1,6 @@
 """The people behind donor ids: facts that vary within one, ids that repeat over data sets."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,20 +86,22 @@ def check_people(atlas: Atlas, donors: Donors, rows: np.ndarray) -> list[str]:
         if name in atlas.columns
     }
     varying = {role: fact for role, fact in facts.items() if vary_within(group, fact.code)[0].any()}
+    data_sets = _data_sets(atlas, group, donors.column)
     notes = []
     for role, fact in varying.items():
-        hint = _hint(atlas, group, fact, donors.column)
+        hint = _hint(atlas, group, fact, data_sets, donors.column)
         if hint and role != "age" and _contradicts(role, fact, group):
             raise UserError(f"{_told(fact, group)}. {hint}")
         notes.append(f"{_told(fact, group)}. {hint}".rstrip(". "))
-    return [*notes, *_shared(atlas, group, donors.column)]
+    return [*notes, *_shared(group, data_sets)]
 
 
 def hint_of_data_sets(atlas: Atlas, donors: Donors, name: str) -> str:
     """What to do about a column that varies within donors, where another column tells people apart."""
     rows = np.flatnonzero(donors.of.notna().to_numpy())
     group = Grouping.of(donors.of, rows)
-    return _hint(atlas, group, Coded.of(read_column(atlas, name, rows)), donors.column)
+    fact = Coded.of(read_column(atlas, name, rows))
+    return _hint(atlas, group, fact, _data_sets(atlas, group, donors.column), donors.column)
 
 
 def _told(fact: Coded, group: Grouping) -> str:
@@ -125,19 +126,17 @@ def _contradicts(role: str, fact: Coded, group: Grouping) -> bool:
     return bool(vary_within(group, np.append(codes, -1)[fact.code])[0].any())
 
 
-def _data_sets(atlas: Atlas, group: Grouping, donor_column: str) -> Iterator[Coded]:
+def _data_sets(atlas: Atlas, group: Grouping, donor_column: str) -> list[Coded]:
     """The obs columns that divide a file into data sets, as far as some donor is in several."""
-    for name in atlas.columns:
-        if name != donor_column and DATASET.fullmatch(re.sub(r"[\W_]", "", name).casefold()):
-            found = Coded.of(read_column(atlas, name, group.rows))
-            if vary_within(group, found.code)[0].any():
-                yield found
+    named = [name for name in atlas.columns if DATASET.fullmatch(re.sub(r"[\W_]", "", name).casefold())]
+    found = [Coded.of(read_column(atlas, name, group.rows)) for name in named if name != donor_column]
+    return [data_set for data_set in found if vary_within(group, data_set.code)[0].any()]
 
 
-def _shared(atlas: Atlas, group: Grouping, donor_column: str) -> list[str]:
+def _shared(group: Grouping, data_sets: list[Coded]) -> list[str]:
     """A note for each column of data sets in which ids are found more than once."""
     notes = []
-    for data_set in _data_sets(atlas, group, donor_column):
+    for data_set in data_sets:
         if not MAY_SHARE.match(data_set.name.casefold()):
             several = vary_within(group, data_set.code)[0]
             notes.append(
@@ -147,10 +146,10 @@ def _shared(atlas: Atlas, group: Grouping, donor_column: str) -> list[str]:
     return notes
 
 
-def _hint(atlas: Atlas, group: Grouping, fact: Coded, donor_column: str) -> str:
+def _hint(atlas: Atlas, group: Grouping, fact: Coded, data_sets: list[Coded], donor_column: str) -> str:
     """What to do where a fact that varies within donors does not vary within each data set."""
     varies = vary_within(group, fact.code)[0]
-    for data_set in _data_sets(atlas, group, donor_column):
+    for data_set in data_sets:
         width = len(data_set.words) + 1
         pair, of = np.unique(group.code * width + data_set.code + 1, return_inverse=True)
         pairs = Grouping(of, pd.Index(pair), group.rows)

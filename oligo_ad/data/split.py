@@ -16,9 +16,8 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSp
 
 from oligo_ad.config import SplitConfig
 from oligo_ad.errors import UserError, listing, nearest
+from oligo_ad.facts import PARTS
 from oligo_ad.storage.shelf import write_json
-
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,19 @@
 """Scores of stored predictions: of the model, of every baseline, and of the planted truth."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 
 from oligo_ad.config import EvaluationConfig
 from oligo_ad.data.cohort import DOUBT
-from oligo_ad.facts import FoldHistory
+from oligo_ad.facts import PARTS, FoldHistory
 from oligo_ad.record import Record, probability_of
 from oligo_ad.results import metrics
 from oligo_ad.results.intervals import Interval
 from oligo_ad.results.metrics import Scores
 
 MODEL, ORACLE = "model", "oracle"
-TEST, VALIDATION, TRAIN = "test", "validation", "train"
+TRAIN, VALIDATION, TEST = PARTS
 KEYS = ["fold", "donor"]
 FEW_DONORS = 5  # in the smaller class of all scored donors: below this an interval means nothing
 
@@ -41,7 +41,7 @@ class Evaluation:
     gain_interval: Interval | None
     trained: float
     label_derived: tuple[str, ...]
-    doubt: str = ""
+    doubt: str
 
     @property
     def headline(self) -> float:
@@ -73,15 +73,15 @@ class Evaluation:
 def evaluate_run(record: Record) -> Evaluation:
     """Score what a run has predicted."""
     config, facts = record.config, record.facts
-    evaluation = evaluate(
+    return evaluate(
         record.predictions,
         record.histories,
         record.baselines,
         facts.donor_table,
         config.evaluation,
         tuple(facts.label_derived),
+        facts.cohort.get(DOUBT, ""),
     )
-    return replace(evaluation, doubt=facts.cohort.get(DOUBT, ""))
 
 
 def evaluate(
@@ -91,6 +91,7 @@ def evaluate(
     donors: pd.DataFrame,
     config: EvaluationConfig,
     label_derived: tuple[str, ...] = (),
+    doubt: str = "",
 ) -> Evaluation:
     """Turn predictions into scores.
 
@@ -100,6 +101,7 @@ def evaluate(
         donors: label and nuclei, by donor id.
         config: donor score.
         label_derived: metadata columns that give the label away, where the configuration allows them.
+        doubt: why expression may not be what it is taken for.
     """
     part = TEST if (predictions["part"] == TEST).any() else VALIDATION
     scored = _samples(predictions[predictions["part"] == part], histories, donors)
@@ -127,6 +129,7 @@ def evaluate(
         gain_interval=_gain_interval(donor_table, best_baseline(of_donors), trained),
         trained=trained,
         label_derived=label_derived,
+        doubt=doubt,
     )
 
 

@@ -25,8 +25,17 @@ from oligo_ad.sheets import to_csv
 from oligo_ad.storage.shelf import published, write_json, write_text
 from oligo_ad.words import command_of, word
 
-PICTURES = ("donor scores", "curves", "learning curves", "reliability", "confusion")
-
+PICTURES: dict[str, Callable[[RunSummary], Figure]] = {
+    "donor scores": lambda run: plots.donor_scores(run.evaluation, run.class_names),
+    "curves": lambda run: plots.curves(run.evaluation, run.class_names),
+    "learning curves": lambda run: plots.learning_curves(
+        [history.epochs for history in run.record.histories],
+        [history.best_epoch for history in run.record.histories],
+        of_nuclei=bool(run.evaluation.cells),
+    ),
+    "reliability": lambda run: plots.reliability(run.evaluation),
+    "confusion": lambda run: plots.confusion(run.evaluation, run.class_names),
+}
 Drawn = TypeVar("Drawn")
 log = logging.getLogger(__name__)
 
@@ -55,17 +64,7 @@ def conclude(record: Record, objective: dict[str, Any] | None = None) -> tuple[R
 
 def draw(run: RunSummary) -> dict[str, Figure]:
     """The pictures by name, each stamped where the data are simulated; without those that cannot be drawn."""
-    evaluation, names, histories = run.evaluation, run.class_names, run.record.histories
-    epochs, best = ([of.epochs for of in histories], [of.best_epoch for of in histories])
-    of_nuclei = bool(evaluation.cells)
-    functions: dict[str, Callable[[], Figure]] = {
-        "donor scores": lambda: plots.donor_scores(evaluation, names),
-        "curves": lambda: plots.curves(evaluation, names),
-        "learning curves": lambda: plots.learning_curves(epochs, best, of_nuclei=of_nuclei),
-        "reliability": lambda: plots.reliability(evaluation),
-        "confusion": lambda: plots.confusion(evaluation, names),
-    }
-    drawn = {name: attempt(name, function) for name, function in functions.items()}
+    drawn = {name: attempt(name, function, run) for name, function in PICTURES.items()}
     pictures = {name: figure for name, figure in drawn.items() if figure}
     for figure in pictures.values():
         if run.stamp:

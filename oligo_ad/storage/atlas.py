@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from oligo_ad.errors import UserError, listing, nearest
 from oligo_ad.storage.absent import Damaged, require_present
-from oligo_ad.storage.frames import Frame
+from oligo_ad.storage.frames import Frame, decoded
 from oligo_ad.storage.rows import csc_reader, csr_reader, dense_reader, read_rows
 from oligo_ad.storage.stores import Store, open_h5ad, open_zarr
 
@@ -103,8 +103,8 @@ class Atlas:
         """`csr_matrix`, `csc_matrix` or `array`."""
         attributes = self._store.file[self._paths[matrix]].attrs
         if "h5sparse_format" in attributes:  # anndata before 0.7
-            return f"{_text(attributes['h5sparse_format'])}_matrix"
-        return str(_text(attributes.get("encoding-type", "array")))
+            return f"{decoded(attributes['h5sparse_format'])}_matrix"
+        return str(decoded(attributes.get("encoding-type", "array")))
 
     def dtype(self, matrix: str) -> np.dtype:
         """The type in which values are stored."""
@@ -221,7 +221,3 @@ def _is_matrix(node: Any, name: str) -> bool:
     if hasattr(node, "shape"):
         return node.shape is not None and (name in PLACES or (node.ndim == 2 and node.dtype.kind in "biuf"))
     return name in PLACES or all(part in node for part in ("data", "indices", "indptr"))
-
-
-def _text(value: Any) -> Any:
-    return value.decode("utf-8") if isinstance(value, bytes) else value

@@ -20,7 +20,7 @@ TARGET = 10_000  # counts per nucleus after normalisation; fixed, so that no oth
 # Layers whose names mean raw counts, the first preferred; case does not matter.
 USUAL_NAMES = ("umis", "counts", "raw_counts", "raw", "umi", "count", "umi_counts", "counts_raw", "raw_count")
 # Layers of RNA velocity: parts of the counts, whatever their values.
-PARTS = ("spliced", "unspliced", "ambiguous")
+VELOCITY = ("spliced", "unspliced", "ambiguous")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class _Choice:
         """
         names = [name for name in self._atlas.matrices if name.startswith("layers/") and _rank(name) is None]
         whole = [one for one in map(self.look, names) if one.flaw is None]
-        velocity = [one for one in whole if _plain(one.matrix) in PARTS]
+        velocity = [one for one in whole if _plain(one.matrix) in VELOCITY]
         whole = [one for one in whole if one not in velocity]
         whole = [one for one in whole if not any(seen.is_part(one.rows, other.rows) for other in whole)]
         if len(velocity) > 1 and not whole:

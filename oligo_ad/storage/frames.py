@@ -34,8 +34,8 @@ class Frame:
             self.index_name, self.columns = names[0], [str(name) for name in names[1:]]
             self.n = int(self._node.shape[0])
         else:
-            self.index_name = str(_text(self._node.attrs["_index"]))
-            self.columns = [str(_text(name)) for name in self._node.attrs["column-order"]]
+            self.index_name = str(decoded(self._node.attrs["_index"]))
+            self.columns = [str(decoded(name)) for name in self._node.attrs["column-order"]]
             self.n = int(_codes(self._node[self.index_name]).shape[0])
         if self.n > MOST_ROWS:
             raise Damaged(f"declares {self.n:,} rows, more than any atlas")
@@ -129,16 +129,17 @@ def _plain(values: Any) -> Any:
     """Text of bytes decoded, in arrays and in levels."""
     if isinstance(values, pd.Categorical):
         levels = values.categories.to_numpy()
-        decoded = _plain(levels)
-        return values if decoded is levels else values.rename_categories(_array(decoded))
+        words = _plain(levels)
+        return values if words is levels else values.rename_categories(_array(words))
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "SO":
         return values
     if values.dtype.kind == "O" and not any(isinstance(value, bytes) for value in values[:1]):
         return values
-    return np.array([_text(value) for value in values.tolist()], object)
+    return np.array([decoded(value) for value in values.tolist()], object)
 
 
-def _text(value: Any) -> Any:
+def decoded(value: Any) -> Any:
+    """Text of bytes; anything else as it is."""
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 

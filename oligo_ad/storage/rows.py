@@ -15,9 +15,8 @@ from oligo_ad.threads import CORES, in_order
 # whole spans, of at most SPAN nonzeros (or entries of a dense matrix).
 BLOCK, SPAN = 1 << 21, 1 << 22
 THREADS = min(8, CORES)
-REPEATED = (
-    100  # a row may name a gene more than once, but a row of more values than this times the genes is none
-)
+# A row may name a gene more than once, but one of more values than this times the genes is damaged.
+REPEATED = 100
 
 
 class Reader(NamedTuple):

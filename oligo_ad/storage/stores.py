@@ -1,5 +1,7 @@
-"""Opens h5ad files and zarr stores from any source: links to other files are not followed, and only codecs
-that are known to be harmless are run."""
+"""Opens h5ad files and zarr stores of anybody.
+
+Links to other files are not followed, and only codecs that are known to be harmless are run.
+"""
 
 import math
 import zipfile

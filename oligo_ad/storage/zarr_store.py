@@ -31,10 +31,9 @@ ZSTD, GZIP, ZLIB_RATIO = b"\x28\xb5\x2f\xfd", b"\x1f\x8b", 1032
 
 
 class Files(NamedTuple):
-    """The arrays of a store by path, and for each the names of its chunk files."""
+    """A store: its folder, its arrays by path, and for each the names of its chunk files."""
 
     root: Path
-
     grids: dict[str, Grid]
     present: dict[str, list[str]]
 
@@ -66,7 +65,11 @@ def check_store(root: Path) -> Files:
 
 
 def absent_chunks(files: Files, name: str) -> list[tuple[int, ...]]:
-    """Places in the grid of chunks of an array that have no file."""
+    """Places in the grid of chunks of an array that have no file.
+
+    Raises:
+        Damaged: there are far too few files, or one inflates to more than any array's chunk.
+    """
     grid = files.grids[name]
     for chunk in files.present.get(name, ()):
         _require_bounded(files.root / name / chunk)

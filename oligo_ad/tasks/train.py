@@ -16,9 +16,9 @@ from oligo_ad.config import Config, MetadataConfig, located
 from oligo_ad.data.cache import fingerprint, source
 from oligo_ad.data.contrast import Contrast, open_contrast
 from oligo_ad.data.covariates import COVARIATES, read_covariates
-from oligo_ad.data.split import PARTS, Fold, write_split
+from oligo_ad.data.split import Fold, write_split
 from oligo_ad.errors import UserError
-from oligo_ad.facts import DonorFacts, Epoch, FoldHistory, RunFacts, Source
+from oligo_ad.facts import PARTS, DonorFacts, Epoch, FoldHistory, RunFacts, Source
 from oligo_ad.faults import writing
 from oligo_ad.inputs.loader import Sample
 from oligo_ad.models.build import make_classifier, make_featurizer

@@ -13,8 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from oligo_ad.config import SplitConfig
-from oligo_ad.data.split import PARTS, Fold, make_folds, read_split, write_split
+from oligo_ad.data.split import Fold, make_folds, read_split, write_split
 from oligo_ad.errors import UserError
+from oligo_ad.facts import PARTS
 from tests import builders
 
 HOLDOUT = builders.configuration("split=holdout").split
