@@ -19,7 +19,7 @@ from oligo_ad.data.split import make_folds
 from oligo_ad.errors import UserError, listing
 from oligo_ad.storage.atlas import Atlas, open_atlas
 from oligo_ad.storage.candidates import Candidate
-from oligo_ad.storage.expression import NoExpressionError, find_expression
+from oligo_ad.storage.expression import Expression, NoExpressionError, find_expression
 
 MANY = 60  # levels of a column, beyond which they are not listed
 MANY_TEXTS = 10_000  # and beyond which they are not looked at one by one
@@ -37,21 +37,29 @@ def describe(config: Config) -> str:
         UserError: the file cannot be read at all. What a run would refuse is part of the text.
     """
     with open_atlas(source(config.data, config.cache.path)) as atlas:
+        found = _decision(atlas, config.data)
+        # Of a refused file, the genes of its first matrix.
+        var = atlas.var(found.matrix if isinstance(found, Expression) else atlas.matrices[0])
         lines = [f"{'SIMULATED ' if atlas.simulated else ''}{atlas.path}"]
-        lines += [f"{atlas.n_obs:,} nuclei x {atlas.shape(atlas.matrices[0])[1]:,} genes", ""]
-        lines += [*_matrices(atlas, config.data), "", *_genes(atlas), "", *_columns(atlas, config.data)]
-        return "\n".join([*lines, "", *_would_use(atlas, config)])
+        lines += [f"{atlas.n_obs:,} nuclei x {len(var):,} genes", ""]
+        lines += [*_matrices(atlas, found), "", *_genes(var), "", *_columns(atlas, config.data)]
+        return "\n".join([*lines, "", *_would_use(atlas, config, var)])
 
 
-def _matrices(atlas: Atlas, config: DataConfig) -> list[str]:
-    """What was seen in each matrix, and the decision of a run, from the function that a run calls."""
-    lines = ["matrices: " + listing(f"{name} ({atlas.layout(name)})" for name in atlas.matrices)]
+def _decision(atlas: Atlas, config: DataConfig) -> Expression | UserError:
+    """The matrix that a run would read, by the function that a run calls, or why there is none."""
     try:
-        found = find_expression(atlas, config.counts)
-    except NoExpressionError as error:
-        return [*lines, *_seen(error.candidates), f"expression: REFUSED. {error}"]
+        return find_expression(atlas, config.counts)
     except UserError as error:
-        return [*lines, f"expression: REFUSED. {error}"]
+        return error
+
+
+def _matrices(atlas: Atlas, found: Expression | UserError) -> list[str]:
+    """What was seen in each matrix, and the decision of a run."""
+    lines = ["matrices: " + listing(f"{name} ({atlas.layout(name)})" for name in atlas.matrices)]
+    if isinstance(found, UserError):
+        candidates = found.candidates if isinstance(found, NoExpressionError) else ()
+        return [*lines, *_seen(candidates), f"expression: REFUSED. {found}"]
     return [
         *lines,
         *_seen(found.candidates),
@@ -64,8 +72,8 @@ def _seen(candidates: tuple[Candidate, ...]) -> list[str]:
     return [f"  {one.matrix} ({one.layout}): {one.seen}; {one.verdict}" for one in candidates]
 
 
-def _genes(atlas: Atlas) -> list[str]:
-    names = gene_names(atlas.var(atlas.matrices[0]))
+def _genes(var: pd.DataFrame) -> list[str]:
+    names = gene_names(var)
     lines = [
         f"gene {kind}: {'none found' if names[kind].isna().all() else listing(names[kind].dropna(), 3)}"
         for kind in ("symbol", "ensembl")
@@ -152,7 +160,7 @@ def _summary(column: Column, group: Grouping | None) -> str:
     return "; ".join([listing(levels, 30), *remarks])
 
 
-def _would_use(atlas: Atlas, config: Config) -> list[str]:
+def _would_use(atlas: Atlas, config: Config, var: pd.DataFrame) -> list[str]:
     """The donors and nuclei of a run before quality control, or why there would be none."""
     try:
         chosen = select(atlas, config.data)
@@ -161,9 +169,7 @@ def _would_use(atlas: Atlas, config: Config) -> list[str]:
     except UserError as error:
         return [f"A run would REFUSE this: {error}"]
     lines = ["A run would use (before quality control):", *_classes(chosen, labels)]
-    lines += [
-        f"  note: {note}" for note in (*chosen.notes, *people, *gene_notes(atlas.var("X")), *labels.notes)
-    ]
+    lines += [f"  note: {note}" for note in (*chosen.notes, *people, *gene_notes(var), *labels.notes)]
     lines += _covariates(atlas, config, chosen, labels)
     try:
         folds = make_folds(labels.of_donor, config.split)

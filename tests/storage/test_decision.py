@@ -346,3 +346,15 @@ def test_a_cohort_from_the_cache_keeps_what_was_seen(tmp_path: Path) -> None:
     assert kept.expression.candidates == made.expression.candidates != ()
     assert kept.expression.notes == made.expression.notes
     assert kept.notes == made.notes
+
+
+def test_inspect_tells_of_the_genes_that_a_run_reads(tmp_path: Path) -> None:
+    adata = builders.atlas(4, 3, nuclei=10, genes=40)
+    whole = adata.copy()
+    whole.var_names = [f"GRCh38_{name}" for name in whole.var_names]
+    adata = ad.AnnData(sp.csr_matrix(logged(adata.X.toarray())[:, :30]), adata.obs, adata.var[:30])
+    adata.raw = whole
+    path = builders.write(adata, tmp_path)
+    text = describe(builders.configuration(f"data.path={path}"))
+    (note,) = [note for note in builders.read(path).notes if "begin with a genome" in note]
+    assert_says(text, note, f"{len(adata)} nuclei x 40 genes")
