@@ -31,6 +31,17 @@ Names = Annotated[
     BeforeValidator(lambda value: [str(word) for word in _listed(value)]),
 ]
 Component = dict[str, Any]
+# A baseline of `oligo_ad/baselines`.
+Comparator = Literal[
+    "majority",
+    "covariates",
+    "depth",
+    "pseudobulk",
+    "covariates+pseudobulk",
+    "composition",
+    "gene_sets",
+    "stack",
+]
 
 
 def _listed(value: Any) -> list[Any]:
@@ -71,6 +82,7 @@ class DataConfig:
     counts: str  # auto | X | raw | none | the name of a layer
     min_genes: Annotated[int, Field(ge=0)]  # expressed genes that a nucleus must have
     min_nuclei: Positive  # nuclei that a donor must have
+    match_depth: bool = False  # thin counts, so that no donor was sequenced deeper than the poorest
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -85,6 +97,11 @@ class SplitConfig:
     seed: Seed
     file: str | None  # a split.json to use instead
     only: Positive | None  # this fold alone
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = (
+        1.0  # of each fold's training donors, for learning curves
+    )
+    lockbox: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of donors set aside by a hash of their id
+    open_lockbox: bool = False  # score them, once and for all, with the models of this run
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -147,6 +164,15 @@ class EvaluationConfig:
     donor_score: Literal["mean", "mean_logit", "fraction"]
     threshold: Literal["validation"] | Fraction  # probability from which a sample is called positive
     baselines: bool
+    comparator: Comparator = "pseudobulk"  # the baseline to beat, named before the result is known
+    composition: Names = ()  # obs columns of subclusters; the first one present is a baseline's input
+    gene_sets: str | None = None  # a GMT file whose scores are a baseline's input
+    strata: Names = ()  # donor columns within whose levels labels are permuted
+    parallel: Literal["auto"] | Positive = "auto"  # processes that permute; auto: one a core, one on a GPU
+    calibration: Literal["none", "platt"] = "none"  # of donor scores, on the validation donors of each fold
+    prevalence: Fraction | None = None  # of the positive class, for which probabilities are given too
+    subgroups: Names = ()  # donor columns within whose levels the headline is given too
+    depth_matched: bool = True  # score test donors also with counts thinned to a common depth
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -197,7 +223,16 @@ class ReportTask:
     run: str | None  # its directory
 
 
-Task = Annotated[PlainTask | ValidateTask | ReportTask, Field(discriminator="name")]
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PermuteTask:
+    """A finished run, tested against permuted labels; see `tasks/permute.py`."""
+
+    name: Literal["permute"]
+    run: str | None  # its directory
+    predictors: Literal["all", "baselines"]  # baselines: they alone, in seconds
+
+
+Task = Annotated[PlainTask | ValidateTask | ReportTask | PermuteTask, Field(discriminator="name")]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -217,6 +252,7 @@ class Config:
     deterministic: bool
     seed: Seed
     cache: CacheConfig
+    permutations: Annotated[int, Field(ge=0)] = 0  # of donor labels, each with a whole refit; 0: not tested
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -296,6 +332,7 @@ def located(config: Config) -> Config:
         data=replace(config.data, path=whole(config.data.path)),
         split=replace(config.split, file=whole(config.split.file)),
         model=replace(config.model, checkpoint=whole(config.model.checkpoint)),
+        evaluation=replace(config.evaluation, gene_sets=whole(config.evaluation.gene_sets)),
         cache=replace(config.cache, dir=cache),
     )
 
