@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
-from oligo_ad.results.evaluation import FEW_DONORS, MODEL, Evaluation
+from oligo_ad.errors import listing
+from oligo_ad.results.evaluation import ENSEMBLE, FEW_DONORS, MODEL, Evaluation
+from oligo_ad.results.verdict import ALPHA
 
 # What is called 0 or 1, by whether that is true.
 CALLED = {0: ("true_negative", "false_negative"), 1: ("true_positive", "false_positive")}
@@ -65,12 +67,14 @@ def _of_ranking(evaluation: Evaluation) -> Iterator[str]:
             f"Donor AUROC is {train:.3f} on training donors and {mean['auroc']:.3f} on {part} donors: the "
             "model remembers its donors."
         )
-    if donors.auroc.low <= 0.5 <= donors.auroc.high:
-        yield "The interval of the donor AUROC includes 0.5: chance may explain this result."
+    if (test := evaluation.tests.get(MODEL)) and test.p > ALPHA:
+        yield f"Chance explains this result: with permuted labels p = {test.p:.3f}."
+    elif not test and donors.auroc.low <= 0.5 <= donors.auroc.high:
+        yield ("The interval of the donor AUROC includes 0.5, and no test was made: chance may explain this.")
     if evaluation.smallest_class < FEW_DONORS:
         yield (
             f"The smaller class has {evaluation.smallest_class} {part} donors in all: one donor moves every "
             "number. Use split=cv."
         )
-    if evaluation.best_baseline and evaluation.gain <= 0:
-        yield f"The baseline '{evaluation.best_baseline}' does as well or better."
+    if better := [name for name, of in evaluation.differences.items() if of.value <= 0 and name != ENSEMBLE]:
+        yield f"As good or better: {listing(better)}."

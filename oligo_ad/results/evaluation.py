@@ -11,11 +11,21 @@ from oligo_ad.record import Record, probability_of
 from oligo_ad.results import metrics
 from oligo_ad.results.intervals import Interval
 from oligo_ad.results.metrics import Scores
+from oligo_ad.results.permutation import PermutationTest, tests_of
 
-MODEL, ORACLE = "model", "oracle"
+MODEL, ORACLE, ENSEMBLE = "model", "oracle", "ensemble"
+COVARIATES, WITH_EXPRESSION = "covariates", "covariates+pseudobulk"
 TRAIN, VALIDATION, TEST = PARTS
 KEYS = ["fold", "donor"]
 FEW_DONORS = 5  # in the smaller class of all scored donors: below this an interval means nothing
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The donor AUROC of one predictor minus that of another, on the same donors and folds."""
+
+    value: float
+    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,10 @@ class Evaluation:
     `part`: the donors that are scored, `test`, or `validation` in a trial of a search. `donor_table`: a row
     per fold and scored donor: fold, donor, label, nuclei, threshold, and one column of scores per predictor.
     `cell_table`: the same per nucleus; empty, like `cells`, where the model predicts donors. `donors` and
-    `cells`: scores per predictor. `gain`: donor AUROC above the best baseline, with `gain_interval`.
+    `cells`: scores per predictor. `comparator`: the baseline that was named as the one to beat, None where
+    none was scored. `differences`: of the model to each other predictor but the oracle;
+    `expression_over_covariates`: of covariates with pseudobulk to covariates alone. `tests`: permutation
+    tests per predictor, empty where labels were not permuted.
     `trained`: donors that a fold was trained on, on average. `doubt`: why expression may not be what it is
     taken for.
     """
@@ -38,7 +51,10 @@ class Evaluation:
     training_donors: dict[str, float]
     training_cells: dict[str, float]
     calibration: dict[str, float]
-    gain_interval: Interval | None
+    comparator: str | None
+    differences: dict[str, Difference]
+    expression_over_covariates: Difference | None
+    tests: dict[str, PermutationTest]
     trained: float
     label_derived: tuple[str, ...]
     doubt: str
@@ -49,15 +65,14 @@ class Evaluation:
         return self.donors[MODEL].mean_over_folds["auroc"]
 
     @property
-    def best_baseline(self) -> str | None:
-        """The baseline with the highest donor AUROC; None where none was scored."""
-        return best_baseline(self.donors)
+    def gain(self) -> float:
+        """Donor AUROC above the comparator, or above chance where there is none."""
+        return self.differences[self.comparator].value if self.comparator else self.headline - 0.5
 
     @property
-    def gain(self) -> float:
-        """Donor AUROC above the best baseline, or above chance where there is none."""
-        best = self.best_baseline
-        return self.headline - (self.donors[best].mean_over_folds["auroc"] if best else 0.5)
+    def gain_interval(self) -> Interval | None:
+        """That of the difference to the comparator; None where there is none."""
+        return self.differences[self.comparator].interval if self.comparator else None
 
     @property
     def smallest_class(self) -> int:
@@ -81,6 +96,7 @@ def evaluate_run(record: Record) -> Evaluation:
         config.evaluation,
         tuple(facts.label_derived),
         facts.cohort.get(DOUBT, ""),
+        tests_of(record),
     )
 
 
@@ -92,6 +108,7 @@ def evaluate(
     config: EvaluationConfig,
     label_derived: tuple[str, ...] = (),
     doubt: str = "",
+    tests: dict[str, PermutationTest] | None = None,
 ) -> Evaluation:
     """Turn predictions into scores.
 
@@ -99,9 +116,10 @@ def evaluate(
         predictions, baselines: as `record` describes them.
         histories: of the folds, for their thresholds.
         donors: label and nuclei, by donor id.
-        config: donor score.
+        config: donor score and comparator.
         label_derived: metadata columns that give the label away, where the configuration allows them.
         doubt: why expression may not be what it is taken for.
+        tests: permutation tests per predictor.
     """
     part = TEST if (predictions["part"] == TEST).any() else VALIDATION
     scored = _samples(predictions[predictions["part"] == part], histories, donors)
@@ -126,17 +144,18 @@ def evaluate(
         training_donors=_training(_donor_table(train, donors, config, of_nuclei)),
         training_cells=_training(train) if of_nuclei else {},
         calibration=metrics.calibration(samples["label"].to_numpy(), samples[MODEL].to_numpy()),
-        gain_interval=_gain_interval(donor_table, best_baseline(of_donors), trained),
+        comparator=config.comparator if config.comparator in rivals else None,
+        differences={name: _difference(donor_table, of_donors, MODEL, name, trained) for name in rivals},
+        expression_over_covariates=(
+            _difference(donor_table, of_donors, WITH_EXPRESSION, COVARIATES, trained)
+            if {WITH_EXPRESSION, COVARIATES} <= set(rivals)
+            else None
+        ),
+        tests=tests or {},
         trained=trained,
         label_derived=label_derived,
         doubt=doubt,
     )
-
-
-def best_baseline(scores: dict[str, Scores]) -> str | None:
-    """The baseline with the highest AUROC; None where none was scored."""
-    baselines = (name for name in scores if name not in (MODEL, ORACLE))
-    return max(baselines, key=lambda name: scores[name].mean_over_folds["auroc"], default=None)
 
 
 def trained_donors(predictions: pd.DataFrame, part: str) -> float:
@@ -146,9 +165,11 @@ def trained_donors(predictions: pd.DataFrame, part: str) -> float:
     return len(own) / own["fold"].nunique()
 
 
-def _gain_interval(donor_table: pd.DataFrame, baseline: str | None, trained: float) -> Interval | None:
-    """Of the difference in donor AUROC between the model and a baseline, on the same donors and folds."""
-    return metrics.auroc_gain(donor_table, MODEL, baseline, trained) if baseline else None
+def _difference(
+    donor_table: pd.DataFrame, scores: dict[str, Scores], name: str, other: str, trained: float
+) -> Difference:
+    gain = scores[name].mean_over_folds["auroc"] - scores[other].mean_over_folds["auroc"]
+    return Difference(gain, metrics.auroc_gain(donor_table, name, other, trained))
 
 
 def _samples(predictions: pd.DataFrame, histories: list[FoldHistory], donors: pd.DataFrame) -> pd.DataFrame:

@@ -152,6 +152,9 @@ def metrics_of(run: RunSummary, found: list[str]) -> dict[str, Any]:
         "donors": {name: asdict(scores) for name, scores in evaluation.donors.items()},
         "cells": {name: asdict(scores) for name, scores in evaluation.cells.items()},
         "training": {"donors": evaluation.training_donors, "cells": evaluation.training_cells},
+        "differences": {name: asdict(of) for name, of in evaluation.differences.items()},
+        "expression_over_covariates": (of := evaluation.expression_over_covariates) and asdict(of),
+        "permutation_tests": {name: test._asdict() for name, test in evaluation.tests.items()},
         f"calibration_of_{'cells' if evaluation.cells else 'donors'}": evaluation.calibration,
         "baselines_are": MEANING,
         "folds": [
@@ -177,13 +180,16 @@ def metrics_of(run: RunSummary, found: list[str]) -> dict[str, Any]:
 
 
 def _headline(evaluation: Evaluation) -> dict[str, Any]:
-    """Donor AUROC with its interval, and the gain over the best baseline."""
+    """Donor AUROC with its interval, the gain over the comparator, and the permutation test."""
+    test = evaluation.tests.get(MODEL)
     return {
         "metric": "donor AUROC, mean over folds",
         "value": evaluation.headline,
         "interval": asdict(evaluation.donors[MODEL].auroc),
         "interval_is": INTERVAL_IS,
-        "best_baseline": evaluation.best_baseline,
+        "p": test.p if test else None,
+        "permutations": test.n if test else 0,
+        "comparator": evaluation.comparator,
         "gain": evaluation.gain,
         "gain_interval": evaluation.gain_interval and asdict(evaluation.gain_interval),
         "trained_donors": evaluation.trained,

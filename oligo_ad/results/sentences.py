@@ -9,8 +9,9 @@ import pandas as pd
 
 from oligo_ad.data.split import read_folds
 from oligo_ad.record import SPLIT, Record
-from oligo_ad.results.evaluation import FEW_DONORS, MODEL, ORACLE, TEST, Evaluation
-from oligo_ad.results.intervals import LEVEL, Interval
+from oligo_ad.results.evaluation import ENSEMBLE, MODEL, ORACLE, TEST, Evaluation
+from oligo_ad.results.intervals import LEVEL
+from oligo_ad.results.verdict import shown, signed, verdict
 
 # Column heads of the table of results, and the metric of `metrics.score` under each.
 SHOWN = {
@@ -71,29 +72,8 @@ class RunSummary:
         return self.record.facts.sample == "donor"
 
     def verdict(self) -> str:
-        """The result in one or two sentences, with its uncertainty and the best baseline."""
-        evaluation, model = self.evaluation, self.model
-        negative, positive = self.class_names
-        auroc = evaluation.donors[MODEL].auroc
-        text = f"Held-out {positive} and {negative} donors "
-        if evaluation.smallest_class < FEW_DONORS:
-            text = (
-                f"{evaluation.smallest_class} {evaluation.part} donors in the smaller class are too few to "
-            )
-            text += f"say whether {model} tells them apart"
-        elif auroc.high < 0.5:
-            text += f"are ranked the wrong way round by {model}"
-        else:
-            can = "can be told apart" if auroc.low > 0.5 else "cannot be told apart beyond chance"
-            text += f"{can} by {model}"
-        text += f": donor AUROC {evaluation.headline:.3f}, {LEVEL} % interval {shown(auroc)}."
-        if evaluation.best_baseline and evaluation.gain_interval:
-            more = "more than" if evaluation.gain_interval.low > 0 else "not shown to be more than"
-            text += (
-                f" That is {more} the best baseline, {evaluation.best_baseline} "
-                f"({evaluation.donors[evaluation.best_baseline].mean_over_folds['auroc']:.3f}; difference "
-                f"{evaluation.gain:+.3f}, {shown(evaluation.gain_interval, '+')})."
-            )
+        """The result in a few sentences, with its uncertainty and the comparator, after the stamp."""
+        text = verdict(self.evaluation, self.model, self.class_names)
         return f"{self.stamp}. {text}" if self.stamp else text
 
     def results_table(self, level: Literal["donors", "cells"]) -> pd.DataFrame:
@@ -106,13 +86,26 @@ class RunSummary:
         scores = evaluation.donors if level == "donors" else evaluation.cells
         training = evaluation.training_donors if level == "donors" else evaluation.training_cells
         rows = {self.label(name): _row(s.mean_over_folds, shown(s.auroc)) for name, s in scores.items()}
+        if level == "donors":
+            for name, row in zip(scores, rows.values(), strict=True):
+                row |= self._comparison(name)
         items = list(rows.items())
         items.insert(1, (f"{self.model}, on its training donors", _row(training, "")))
-        return pd.DataFrame(dict(items)).T
+        return pd.DataFrame(dict(items)).T.fillna("")
+
+    def _comparison(self, name: str) -> dict[str, str]:
+        """The model compared with one predictor, and that predictor with permuted labels."""
+        differences, tests = self.evaluation.differences, self.evaluation.tests
+        p = {"p": f"{tests[name].p:.3f}" if name in tests else ""} if tests else {}
+        return {f"{self.model} minus it": signed(differences[name]) if name in differences else ""} | p
 
     def label(self, predictor: str) -> str:
         """The name of a predictor in tables."""
-        names = {MODEL: self.model, ORACLE: "oracle (planted truth)"}
+        names = {
+            MODEL: self.model,
+            ORACLE: "oracle (planted truth)",
+            ENSEMBLE: f"{self.model} and pseudobulk together",
+        }
         return names.get(predictor, f"baseline: {predictor}")
 
     def split_table(self) -> pd.DataFrame:
@@ -170,11 +163,6 @@ class RunSummary:
         """What the threshold was fitted on."""
         given = self.record.config.evaluation.threshold
         return "validation donors of the fold" if given == "validation" else f"nothing: fixed at {given}"
-
-
-def shown(interval: Interval, sign: str = "") -> str:
-    """`0.61 to 0.93`."""
-    return f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}"
 
 
 def _row(metrics: dict[str, Any], auroc_interval: str) -> dict[str, str]:

@@ -47,7 +47,7 @@ def final_metrics(evaluation: Evaluation) -> dict[str, float]:
         "donor_auroc_high": donors.auroc.high,
         "donor_balanced_accuracy": donors.mean_over_folds["balanced_accuracy"],
         "donor_mcc": donors.mean_over_folds["mcc"],
-        "gain_over_best_baseline": evaluation.gain,
+        "gain_over_comparator": evaluation.gain,
     }
     if evaluation.cells:
         found["cell_auroc"] = evaluation.cells[MODEL].mean_over_folds["auroc"]

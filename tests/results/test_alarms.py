@@ -11,6 +11,7 @@ from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.split import Fold, make_folds
 from oligo_ad.results.alarms import alarms
 from oligo_ad.results.evaluation import Evaluation, evaluate
+from oligo_ad.results.permutation import PermutationTest
 from tests import builders
 
 SPLIT = builders.configuration("split=cv", "split.folds=3").split
@@ -80,8 +81,7 @@ def test_a_good_result_rings_no_alarm(cohort: Cohort) -> None:
     evaluation = result(cohort, good(cohort))
     assert alarms(evaluation) == []
     assert evaluation.headline > 0.9
-    assert evaluation.best_baseline == "rival"
-    assert evaluation.gain == pytest.approx(evaluation.headline - 0.5)
+    assert evaluation.differences["rival"].value == pytest.approx(evaluation.headline - 0.5)
 
 
 def meaningless(cohort: Cohort) -> np.ndarray:
@@ -126,12 +126,16 @@ CONSTRUCTED: dict[str, tuple[Callable[[Cohort], Evaluation], str]] = {
     "train far above test": (remembers, "remembers its donors"),
     "chance": (
         lambda c: result(c, meaningless(c)),
-        "The interval of the donor AUROC includes 0.5",
+        "The interval of the donor AUROC includes 0.5, and no test was made",
+    ),
+    "chance, tested": (
+        lambda c: replace(result(c, good(c)), tests={"model": PermutationTest(200, 0.3, 0.5, 0.1)}),
+        "Chance explains this result: with permuted labels p = 0.300",
     ),
     "few donors": (few_donors, "one donor moves every number"),
     "a baseline does better": (
         lambda c: result(c, good(c), baseline=builders.labels(c, 24).to_numpy(float)),
-        "The baseline 'rival' does as well or better",
+        "As good or better: rival",
     ),
 }
 
@@ -140,6 +144,15 @@ CONSTRUCTED: dict[str, tuple[Callable[[Cohort], Evaluation], str]] = {
 def test_an_alarm_rings_where_it_should(cohort: Cohort, case: str) -> None:
     construct, said = CONSTRUCTED[case]
     assert [alarm for alarm in alarms(construct(cohort)) if said in alarm]
+
+
+def test_an_interval_that_includes_one_half_is_no_alarm_beside_a_test_that_tells_them_apart(
+    cohort: Cohort,
+) -> None:
+    evaluation = replace(
+        result(cohort, meaningless(cohort)), tests={"model": PermutationTest(200, 0.01, 0.5, 0.1)}
+    )
+    assert not [alarm for alarm in alarms(evaluation) if "chance" in alarm.lower()]
 
 
 def test_the_gravest_alarm_comes_first(cohort: Cohort) -> None:

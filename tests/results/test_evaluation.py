@@ -241,7 +241,7 @@ def test_every_interval_is_of_its_own_predictor_and_threshold_on_the_rows_it_nam
     table = found.donor_table
     rows = HeldOut(*(table[name].to_numpy() for name in ("fold", "donor", "label")), found.trained)
     both = (table[name].to_numpy() for name in ("model", "better"))
-    assert found.gain_interval == intervals.auroc_difference(rows, *both)
+    assert found.differences["better"].interval == intervals.auroc_difference(rows, *both)
 
 
 # Baselines and the truth
@@ -251,14 +251,19 @@ BETTER = {"P1": 0.9, "P2": 0.8, "N1": 0.7, "N2": 0.1}
 USELESS = dict.fromkeys(NUCLEI, 1.0)
 
 
-def test_baselines_are_scored_on_the_same_donors_and_the_best_is_named() -> None:
-    shuffled = baseline(useless=USELESS, better=BETTER).iloc[[2, 0, 3, 1]]
+def test_baselines_are_scored_on_the_same_donors_and_the_gain_is_over_the_one_named_beforehand() -> None:
+    shuffled = baseline(depth=USELESS, pseudobulk=BETTER).iloc[[2, 0, 3, 1]]
     found = scored(predictions(NUCLEI), baselines=shuffled)
-    assert found.predictors == ["model", "useless", "better"]
-    assert scores_of(found, "better") == BETTER
-    assert found.donors["better"].mean_over_folds["auroc"] == 1.0
-    assert found.donors["useless"].mean_over_folds["auroc"] == 0.5
-    assert found.best_baseline == "better"
+    assert found.predictors == ["model", "depth", "pseudobulk"]
+    assert scores_of(found, "pseudobulk") == BETTER
+    assert found.donors["pseudobulk"].mean_over_folds["auroc"] == 1.0
+    assert found.donors["depth"].mean_over_folds["auroc"] == 0.5
+    other = scored(predictions(NUCLEI), baselines=shuffled, comparator="depth")
+    assert (other.comparator, other.gain) == ("depth", pytest.approx(0.25))
+    assert {name: of.value for name, of in found.differences.items()} == pytest.approx(
+        {"depth": 0.25, "pseudobulk": -0.25}
+    )
+    assert found.comparator == "pseudobulk"
     assert found.gain == pytest.approx(0.75 - 1.0)
     assert found.gain_interval is not None
     assert found.gain_interval.low <= found.gain <= found.gain_interval.high
@@ -280,7 +285,7 @@ def test_nuclei_get_the_baseline_of_their_donor_in_their_fold() -> None:
 def test_the_model_is_never_its_own_baseline_and_without_any_the_gain_is_over_chance() -> None:
     found = scored(predictions(NUCLEI))
     assert found.predictors == ["model"]
-    assert found.best_baseline is None
+    assert found.comparator is None
     assert found.gain_interval is None
     assert found.gain == pytest.approx(0.75 - 0.5)
 
@@ -289,15 +294,15 @@ def test_the_planted_truth_is_scored_and_is_no_baseline() -> None:
     nuclei = predictions(NUCLEI)
     truth = (nuclei["donor"].isin(["P1", "P2"]) & (nuclei["barcode"].str[-1] != "0")).astype(float)
     every = pd.concat([nuclei.assign(truth=truth), TRAINING.assign(truth=0.0)], ignore_index=True)
-    simple = baseline(simple=USELESS)
+    simple = baseline(pseudobulk=USELESS)
     found = evaluate(every, folds(0.5), simple, DONORS, CONFIG)
-    assert found.predictors == ["model", "simple", "oracle"]
+    assert found.predictors == ["model", "pseudobulk", "oracle"]
     assert scores_of(found, "oracle") == pytest.approx({"P1": 2 / 3, "P2": 2 / 3, "N1": 0, "N2": 0})
     assert found.donors["oracle"].mean_over_folds["auroc"] == 1.0
-    assert found.best_baseline == "simple"
+    assert list(found.differences) == ["pseudobulk"]
     assert found.gain == pytest.approx(0.25)
     alone = evaluate(every, folds(0.5), None, DONORS, CONFIG)
-    assert alone.best_baseline is None
+    assert alone.comparator is None
 
 
 # What is scored

@@ -65,7 +65,7 @@ def test_final_metrics_are_those_of_the_evaluation() -> None:
         "donor_auroc_high": model.auroc.high,
         "donor_balanced_accuracy": model.mean_over_folds["balanced_accuracy"],
         "donor_mcc": model.mean_over_folds["mcc"],
-        "gain_over_best_baseline": evaluation.gain,
+        "gain_over_comparator": evaluation.gain,
         "cell_auroc": evaluation.cells["model"].mean_over_folds["auroc"],
     }
     assert len(set(final_metrics(evaluation).values())) == 7
