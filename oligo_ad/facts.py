@@ -130,13 +130,20 @@ class IntervalFacts:
 
 @dataclass(frozen=True, config=_MORE_ALLOWED)
 class Headline:
-    """The first entry of metrics.json: donor AUROC, beside the best baseline."""
+    """The first entry of metrics.json: donor AUROC, beside the comparator.
+
+    Runs of earlier versions name the best of their baselines instead, and their gain is over that one. `p`:
+    of the permutation test, None where `permutations` is 0.
+    """
 
     value: Auroc
     interval: IntervalFacts
-    best_baseline: str | None
     gain: Number
     gain_interval: IntervalFacts | None
+    best_baseline: str | None = None
+    comparator: str | None = None
+    p: Annotated[float, Field(gt=0, le=1)] | None = None
+    permutations: Count = 0
     # On average over folds; unknown of runs of earlier versions.
     trained_donors: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 

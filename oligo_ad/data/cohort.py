@@ -33,6 +33,10 @@ from oligo_ad.storage.matrix import MatrixWriter, NucleusMatrix
 # Fields of `data` that a cohort depends on, besides the file itself. No field of labels is among them.
 SHAPING = ("donor_key", "cell_type_key", "cell_types", "counts", "min_genes", "min_nuclei")
 
+MOST_KINDS = 60  # values of an obs column by which nuclei are counted
+NO_KINDS = pd.DataFrame({"column": [], "level": [], "donor": [], "nuclei": []}).astype(
+    {"column": object, "level": object, "donor": object, "nuclei": int}
+)
 DOUBT = "doubt about expression"  # among what defines a cohort, where its values are uncertain
 
 
@@ -47,8 +51,10 @@ class Cohort:
     `cells`: barcode, donor, total (counts), n_genes, and for a simulated file `truth`.
     `genes`: name (unique), symbol, ensembl, and `highly_variable` where the file has it.
     `donors`: indexed by donor id, sorted; nuclei, and under `obs:NAME` the obs columns that do not vary
-    within a donor. `varying`: by column that varies within some donors, the ids of those donors.
-    `sums`: of each gene over each donor's nuclei.
+    within a donor; under `mean:NAME` the means over nuclei of numbers that do. `varying`: by column that
+    varies within some donors, the ids of those donors.
+    `kinds`: how many nuclei of each donor have each value of an obs column that describes nuclei: column,
+    level, donor, nuclei. `sums`: of each gene over each donor's nuclei.
     `steps` [donors of the file, steps]: nuclei after each step. `about`: facts for the report.
     """
 
@@ -57,6 +63,7 @@ class Cohort:
     genes: pd.DataFrame
     donors: pd.DataFrame
     varying: dict[str, list[str]]
+    kinds: pd.DataFrame
     sums: DonorSums
     steps: pd.DataFrame
     expression: Expression
@@ -74,6 +81,13 @@ class Cohort:
     def rows_of(self, donors: Collection[str]) -> np.ndarray:
         """Rows of all nuclei of these donors, sorted."""
         return np.flatnonzero(self.cells["donor"].isin(donors).to_numpy())
+
+    def nuclei_by(self, column: str) -> pd.DataFrame:
+        """Nuclei of each donor by their value of an obs column [donors, levels]; without columns where it
+        does not describe nuclei, or has too many levels."""
+        own = self.kinds[(self.kinds["column"] == column) & self.kinds["donor"].isin(self.donors.index)]
+        counts = own.pivot(index="donor", columns="level", values="nuclei")
+        return counts.reindex(self.donors.index).fillna(0).astype(int).rename_axis(columns=None)
 
     def of(self, donors: Collection[str]) -> "Cohort":
         """The same cohort with some donors only; the matrix is a view."""
@@ -102,7 +116,7 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
     good = _good(cells, config)
     cells = cells[good].reset_index(drop=True)
     left = cells["donor"].value_counts().reindex(chosen.steps.index, fill_value=0)
-    columns, varying = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows[good]))
+    columns, varying, kinds = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows[good]))
     cells = cells.sort_values(["donor", "barcode", "total", "n_genes"], kind="stable")
     order = gene_order(gene_names(var))
     matrix = writer.close(good).of(cells.index.to_numpy()).reordered(order)
@@ -113,6 +127,7 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
         genes=gene_names(var.iloc[order]),
         donors=pd.DataFrame({"nuclei": left[left > 0]}).join(columns).rename_axis("donor"),
         varying=varying,
+        kinds=kinds,
         sums=_sums(matrix, cells, expression),
         steps=chosen.steps.assign(**{quality(config): left}),
         expression=expression,
@@ -239,22 +254,47 @@ def lost_in_quality_control(lost: str, config: DataConfig) -> str:
     )
 
 
-def donor_columns(atlas: Atlas, group: Grouping) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    """The obs columns that describe donors, one value per donor, and within which donors a column varies.
+def donor_columns(atlas: Atlas, group: Grouping) -> tuple[pd.DataFrame, dict[str, list[str]], pd.DataFrame]:
+    """The obs columns by donor, within which donors a column varies, and kinds of nuclei as in `Cohort`.
 
-    A column that varies within every donor describes nuclei, and is left out. Text is in its commonest
-    spelling, and words for "unknown" are missing.
+    A column that varies within every donor describes nuclei: of numbers the donor has the mean. Text is in
+    its commonest spelling, and words for "unknown" are missing.
     """
-    columns, varying = {}, {}
+    columns, varying, kinds = {}, {}, [NO_KINDS]
     for name in atlas.columns:
         if name.startswith("SIMULATED"):
             continue
         values = plain(read_column(atlas, name, group.rows))
-        several, first = vary_within(group, pd.factorize(values)[0])
+        code, levels = pd.factorize(values)
+        several, first = vary_within(group, code)
+        if several.any():
+            if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+                columns[f"mean:{name}"] = means_by_donor(values.to_numpy(float, na_value=np.nan), group)
+            if 1 < len(levels) <= MOST_KINDS:
+                kinds.append(_kinds(name, code, levels, group))
         if several.all():
             continue
         found = values.iloc[np.maximum(first, 0)].set_axis(group.ids)
         columns[f"obs:{name}"] = found if (first >= 0).all() else found.where(first >= 0)
         if several.any():
             varying[name] = group.ids[several].tolist()
-    return pd.DataFrame(columns, index=group.ids), varying
+    return pd.DataFrame(columns, index=group.ids), varying, pd.concat(kinds, ignore_index=True)
+
+
+def means_by_donor(values: np.ndarray, group: Grouping) -> np.ndarray:
+    """The mean of each donor's known values [donors]; NaN where there is none."""
+    known = np.flatnonzero(np.isfinite(values))
+    # Added in the order of their size, so that the order of nuclei in the file changes no bit.
+    known = known[np.lexsort((values[known], group.code[known]))]
+    n_known = np.bincount(group.code[known], minlength=len(group.ids))
+    sums = np.bincount(group.code[known], values[known], len(group.ids))
+    return np.divide(sums, n_known, out=np.full(len(sums), np.nan), where=n_known > 0)
+
+
+def _kinds(name: str, code: np.ndarray, levels: pd.Index, group: Grouping) -> pd.DataFrame:
+    """Nuclei of each donor by their value of one column; sorted, whatever the order of the file."""
+    counts = pd.DataFrame({"donor": group.code, "level": code})[code >= 0].value_counts()
+    found = counts.rename("nuclei").reset_index()
+    words = np.array([str(level) for level in levels], dtype=object)
+    found["donor"], found["level"] = group.ids[found["donor"]].astype(object), words[found["level"]]
+    return found.assign(column=name)[list(NO_KINDS)].sort_values(["level", "donor"])

@@ -13,7 +13,7 @@ from oligo_ad.storage.expression import Expression
 from oligo_ad.storage.matrix import open_matrix
 from oligo_ad.storage.tables import read_parquet
 
-FRAMES = ("cells", "genes", "donors", "steps")
+FRAMES = ("cells", "genes", "donors", "kinds", "steps")
 SUMS = "sums.npy"
 
 

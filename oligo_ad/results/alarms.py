@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from oligo_ad.baselines.predictors import ENSEMBLE
 from oligo_ad.errors import listing
-from oligo_ad.results.evaluation import ENSEMBLE, FEW_DONORS, MODEL, Evaluation
+from oligo_ad.results.evaluation import FEW_DONORS, MODEL, Evaluation
 from oligo_ad.results.verdict import ALPHA
 
 # What is called 0 or 1, by whether that is true.

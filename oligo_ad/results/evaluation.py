@@ -13,7 +13,7 @@ from oligo_ad.results.intervals import Interval
 from oligo_ad.results.metrics import Scores
 from oligo_ad.results.permutation import PermutationTest, tests_of
 
-MODEL, ORACLE, ENSEMBLE = "model", "oracle", "ensemble"
+MODEL, ORACLE = "model", "oracle"
 COVARIATES, WITH_EXPRESSION = "covariates", "covariates+pseudobulk"
 TRAIN, VALIDATION, TEST = PARTS
 KEYS = ["fold", "donor"]

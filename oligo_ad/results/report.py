@@ -13,14 +13,15 @@ import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 
+from oligo_ad.baselines.predictors import MEANING
 from oligo_ad.facts import RunFacts
 from oligo_ad.foreign import to_yaml
 from oligo_ad.record import CELLS, DONORS, REPORT, RESULT, SPLIT, Record
 from oligo_ad.results import plots
 from oligo_ad.results.alarms import alarms
-from oligo_ad.results.baselines import MEANING
 from oligo_ad.results.evaluation import MODEL, TEST, Evaluation, evaluate_run
 from oligo_ad.results.sentences import COVERAGE, INTERVAL_IS, RunSummary
+from oligo_ad.results.verdict import added_value
 from oligo_ad.sheets import to_csv
 from oligo_ad.storage.shelf import published, write_json, write_text
 from oligo_ad.words import command_of, word
@@ -97,6 +98,7 @@ def render(run: RunSummary, pictures: dict[str, str | None], found: list[str]) -
             samples=evaluation.cells or evaluation.donors,
             alarms=found,
             baselines={name: MEANING[name] for name in evaluation.predictors if name in MEANING},
+            added=added_value(evaluation, run.model),
             pictures=pictures,
             missing=[name for name in PICTURES if name not in pictures],
             command=command_of(run.record.facts.words),
@@ -121,13 +123,21 @@ def environment() -> Environment:
 
 def summary(run: RunSummary, found: list[str]) -> str:
     """The end of a run on the terminal: table, alarms, verdict, path."""
-    heads = ["AUROC", "95 % interval", "balanced accuracy", "MCC", "F1 positive", "F1 negative"]
+    heads = [
+        "AUROC",
+        "95 % interval",
+        f"{run.model} minus it",
+        "p",
+        "balanced accuracy",
+        "MCC",
+        "F1 positive",
+    ]
     tables = []
     results = {"test donors": run.results_table("donors")}
     if run.evaluation.cells:
         results["test nuclei"] = run.results_table("cells")
     for title, table in results.items():
-        text = table[heads].to_string()
+        text = table[[head for head in heads if head in table]].to_string()
         tables.append(f"{title} (means over {len(run.record.folds)} fold(s))\n{text}")
     warnings = [f"! {alarm}" for alarm in found]
     place = f"report: {_shorter(run.folder / REPORT)}"

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from oligo_ad.baselines.predictors import ENSEMBLE
 from oligo_ad.data.split import read_folds
 from oligo_ad.record import SPLIT, Record
-from oligo_ad.results.evaluation import ENSEMBLE, MODEL, ORACLE, TEST, Evaluation
+from oligo_ad.results.evaluation import MODEL, ORACLE, TEST, Evaluation
 from oligo_ad.results.intervals import LEVEL
 from oligo_ad.results.verdict import shown, signed, verdict
 

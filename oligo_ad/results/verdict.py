@@ -7,9 +7,9 @@ told apart, and how well is uncertain.
 
 from enum import Enum
 
+from oligo_ad.baselines.predictors import ENSEMBLE
 from oligo_ad.results.evaluation import (
     COVARIATES,
-    ENSEMBLE,
     FEW_DONORS,
     MODEL,
     WITH_EXPRESSION,

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from oligo_ad.baselines.predictors import MEANING
 from oligo_ad.errors import UserError, listing
 from oligo_ad.facts import Headline, Result
 from oligo_ad.record import Record, run_folders
-from oligo_ad.results.baselines import MEANING
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL
 from oligo_ad.results.intervals import LEVEL, Interval, auroc_deviations
 from oligo_ad.results.metrics import auroc_gain, held_out, summarise

@@ -186,7 +186,7 @@ def _covariates(atlas: Atlas, config: Config, chosen: Selection, labels: Labels)
     if not config.metadata.columns:
         return []
     compared = chosen.donors.of.iloc[chosen.rows].isin(labels.donors).to_numpy()
-    donors, varying = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows[compared]))
+    donors, varying, _ = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows[compared]))
     donors = donors.drop(columns=[f"obs:{name}" for name in varying])
     try:
         covariates = read_covariates(donors, labels.of_donor, config.metadata)

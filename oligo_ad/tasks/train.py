@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from oligo_ad.config import Config, MetadataConfig, located
+from oligo_ad.baselines.build import make_baselines
+from oligo_ad.baselines.predictors import ENSEMBLE, Baselines
+from oligo_ad.config import Config, located
 from oligo_ad.data.cache import fingerprint, source
 from oligo_ad.data.contrast import Contrast, open_contrast
-from oligo_ad.data.covariates import COVARIATES, read_covariates
 from oligo_ad.data.split import Fold, write_split
 from oligo_ad.errors import UserError
 from oligo_ad.facts import PARTS, DonorFacts, Epoch, FoldHistory, RunFacts, Source
@@ -24,10 +25,9 @@ from oligo_ad.inputs.loader import Sample
 from oligo_ad.models.build import make_classifier, make_featurizer
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
 from oligo_ad.record import FOLDS, SPLIT, Record, probability_of
-from oligo_ad.results.baselines import Baselines
 from oligo_ad.results.environment import environment
 from oligo_ad.results.evaluation import TEST, VALIDATION
-from oligo_ad.results.metrics import best_threshold
+from oligo_ad.results.metrics import best_threshold, donor_scores
 from oligo_ad.results.report import conclude
 from oligo_ad.results.tracking import track
 from oligo_ad.training.checkpoint import save_bundle
@@ -92,7 +92,8 @@ def opened(config: Config, folder: Path) -> Iterator[Run]:
     for note in contrast.notes:
         log.warning(note)
     start_tracker(accelerator, config, folder)
-    baselines = _baselines(contrast, config.seed) if config.evaluation.baselines else None
+    wanted = config.evaluation.baselines
+    baselines = make_baselines(contrast, config.evaluation, config.seed) if wanted else None
     yield Run(config, Record(folder), accelerator, contrast, pretrained, sample, baselines, started)
     accelerator.end_training()
 
@@ -130,7 +131,7 @@ def train_fold(
     run.accelerator.free_memory()
     # Baselines predict test donors too.
     scored = run.baselines if run.writes and not is_trial else None
-    baselines = scored.score(fold) if scored else None
+    baselines = _scored(scored, model, logits, run.sample) if scored else None
     threshold = _threshold(run.config, model, logits[VALIDATION])
     history = _history(model, fitted, kernels, threshold, time.perf_counter() - started)
     if run.writes:
@@ -139,6 +140,20 @@ def train_fold(
                 save_bundle(model.bundle(threshold), writer.model)
             writer.write(history, model.predictions(logits), baselines)
     return history
+
+
+def _scored(
+    baselines: Baselines, model: FoldModel, logits: dict[str, np.ndarray], sample: Sample
+) -> pd.DataFrame:
+    """Probabilities of the baselines, and of the model together with one of them, for the test donors."""
+    table = baselines.score(model.fold)
+    predictions = model.predictions({part: logits[part] for part in (VALIDATION, TEST)})
+    own = donor_scores(
+        probability_of(predictions["logit"].to_numpy()),
+        predictions["donor"].to_numpy(),
+        model.config.evaluation.donor_score if sample == "nucleus" else "mean",
+    )
+    return table.assign(**{ENSEMBLE: baselines.ensemble(model.fold, own)})
 
 
 def finish(run: Run, objective: dict[str, object] | None = None) -> float | None:
@@ -245,15 +260,3 @@ def _check_components(config: Config, pretrained: Pretrained | None) -> Sample:
             f"fit.compile=true has no use for model={config.model.name}{recomputed}: leave it out."
         )
     return classifier.pool.sample
-
-
-def _baselines(contrast: Contrast, seed: int) -> Baselines:
-    """The baselines; one of them reads age, sex and APOE alleles, whatever the model is given."""
-    wanted = MetadataConfig(columns=COVARIATES, fusion={}, allow_label_derived=False)
-    donors, label = contrast.cohort.donors, contrast.labels.of_donor
-    try:
-        covariates = read_covariates(donors, label, wanted).values
-    except UserError as error:
-        log.warning("no covariates-only baseline: %s", error)
-        covariates = pd.DataFrame(index=donors.index)
-    return Baselines(contrast.cohort, label, covariates, seed)

@@ -9,9 +9,9 @@ from safetensors.numpy import load_file
 from sklearn import metrics as sk
 
 from oligo_ad import tasks
+from oligo_ad.baselines.predictors import MEANING
 from oligo_ad.record import Record
 from oligo_ad.results import report
-from oligo_ad.results.baselines import MEANING
 from tests.builders import atlas, configuration, write
 
 N_FOLDS = 3

@@ -12,9 +12,11 @@ import scipy.sparse as sp
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from oligo_ad.baselines.gene_sets import GeneSets
+from oligo_ad.baselines.predictors import RIVALS, Baselines
+from oligo_ad.baselines.views import Views, read_views
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.split import Fold, make_folds
-from oligo_ad.results.baselines import MEANING, Baselines
 from tests import builders
 
 SPLIT = builders.configuration("split=cv", "split.folds=2").split
@@ -36,8 +38,16 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 def score_baselines(
     cohort: Cohort, given: pd.DataFrame, folds: list[Fold], label: pd.Series | None = None
 ) -> pd.DataFrame:
-    baselines = Baselines(cohort, labels(cohort) if label is None else label, given, seed=0)
+    baselines = Baselines(views(cohort, given), labels(cohort) if label is None else label, seed=0)
     return pd.concat([baselines.score(fold) for fold in folds], ignore_index=True)
+
+
+def views(cohort: Cohort, given: pd.DataFrame, kinds: pd.DataFrame | None = None) -> Views:
+    """With these covariates, two kinds of nuclei in equal shares, and two sets of genes."""
+    equal = pd.DataFrame(8, cohort.donors.index, ["a", "b"]) if kinds is None else kinds
+    planted = cohort.genes["name"].isin([f"GENE{n}" for n in range(5)]).to_numpy()
+    sets = GeneSets({"planted": np.flatnonzero(planted), "other": np.flatnonzero(~planted)[:10]})
+    return read_views(cohort, given, equal, sets)
 
 
 def labels(cohort: Cohort) -> pd.Series:
@@ -70,10 +80,10 @@ def auroc(scored: pd.DataFrame, name: str, cohort: Cohort) -> float:
 
 
 def test_every_test_donor_of_every_fold_is_scored_once(scored: pd.DataFrame, folds: list[Fold]) -> None:
-    assert list(scored) == ["fold", "donor", *MEANING]
+    assert list(scored) == ["fold", "donor", *RIVALS]
     expected = [(fold.number, donor) for fold in folds for donor in fold.test]
     assert list(zip(scored["fold"], scored["donor"], strict=True)) == expected
-    assert scored[list(MEANING)].stack().between(0, 1).all()
+    assert scored[list(RIVALS)].stack().between(0, 1).all()
 
 
 def test_without_covariates_there_is_no_such_baseline(cohort: Cohort, folds: list[Fold]) -> None:
@@ -140,7 +150,7 @@ def test_a_test_donor_has_no_influence_on_the_scores_of_others(cohort: Cohort, f
     other, label = poisoned(cohort, donor)
     changed = score_baselines(other, given, folds[:1], label).set_index("donor")
     pd.testing.assert_frame_equal(clean.drop(donor), changed.drop(donor), check_exact=True)
-    own = ["covariates", "depth", "pseudobulk"]
+    own = ["covariates", "depth", "pseudobulk", "covariates+pseudobulk", "gene_sets", "stack"]
     assert (clean.loc[donor, own] != changed.loc[donor, own]).all()
 
 
@@ -206,3 +216,81 @@ def test_baselines_are_sure_of_nothing_where_nothing_is(tmp_path: Path) -> None:
         sure.append((scored["pseudobulk"] - 0.5).abs().mean())
     assert sure[0] < 0.1
     assert sure[1] > 0.3
+
+
+# What is combined, and what is read beside expression
+
+
+def kinds(cohort: Cohort, tell: bool) -> pd.DataFrame:
+    """Nuclei of three kinds by donor; one is more common in positive donors if they are to tell."""
+    counts = np.random.default_rng(3).integers(20, 40, (len(cohort.donors), 3))
+    counts[:, 0] += 40 * labels(cohort).to_numpy() * tell
+    return pd.DataFrame(counts, cohort.donors.index, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("tell", [True, False])
+def test_composition_finds_a_difference_in_kinds_of_nuclei(
+    cohort: Cohort, folds: list[Fold], tell: bool
+) -> None:
+    baselines = Baselines(views(cohort, covariates(cohort), kinds(cohort, tell)), labels(cohort), 0)
+    scored = pd.concat([baselines.score(fold) for fold in folds], ignore_index=True)
+    assert (auroc(scored, "composition", cohort) > 0.9) == tell
+
+
+def test_expression_and_covariates_together_find_what_either_tells(cohort: Cohort, tmp_path: Path) -> None:
+    null = builders.cohort(builders.atlas(14, 10, nuclei=16, genes=50, seed=1), tmp_path)
+    folds = make_folds(labels(cohort), SPLIT)
+    for one, informative in ((cohort, False), (null, True)):
+        scored = score_baselines(one, covariates(one, informative), folds)
+        assert auroc(scored, "covariates+pseudobulk", one) > 0.9
+
+
+def test_the_stack_follows_the_baseline_that_tells_something(cohort: Cohort, folds: list[Fold]) -> None:
+    scored = score_baselines(cohort, covariates(cohort), folds)
+    assert auroc(scored, "stack", cohort) > 0.9
+
+
+def test_gene_sets_find_the_set_that_differs(cohort: Cohort, folds: list[Fold], scored: pd.DataFrame) -> None:
+    assert auroc(scored, "gene_sets", cohort) > 0.9
+
+
+def model_scores(cohort: Cohort, fold: Fold, tell: bool) -> pd.Series:
+    """What a model gave to validation and test donors, right or at random."""
+    own = [*fold.validation, *fold.test]
+    noise = np.random.default_rng(0).uniform(0, 1, len(own))
+    return pd.Series(labels(cohort)[own].to_numpy() * 0.8 + 0.1 if tell else noise, own)
+
+
+def test_the_ensemble_lies_between_the_model_and_pseudobulk(cohort: Cohort, folds: list[Fold]) -> None:
+    fold = folds[0]
+    baselines = Baselines(views(cohort, covariates(cohort)), labels(cohort), 0)
+    alone = baselines.score(fold)["pseudobulk"].to_numpy()
+    weights = []
+    for tell in (True, False):
+        given = model_scores(cohort, fold, tell)
+        own = given[list(fold.test)].to_numpy()
+        weight = (baselines.ensemble(fold, given) - alone) / (own - alone)
+        assert weight == pytest.approx(np.full(len(own), weight[0]))
+        weights.append(weight[0])
+    assert 0.3 < weights[1] < weights[0] < 0.7  # drawn towards 1/2 where few donors decide
+
+
+def test_the_ensemble_does_not_see_labels_or_expression_of_other_test_donors(
+    cohort: Cohort, folds: list[Fold]
+) -> None:
+    fold, given = folds[0], model_scores(cohort, folds[0], True)
+    donor = fold.test[0]
+    other, label = poisoned(cohort, donor)
+    clean = Baselines(views(cohort, covariates(cohort)), labels(cohort), 0).ensemble(fold, given)
+    given = given.copy()
+    given[donor] = 0.5
+    changed = Baselines(views(other, covariates(cohort)), label, 0).ensemble(fold, given)
+    assert clean[1:].tolist() == changed[1:].tolist()
+
+
+def test_other_labels_are_other_baselines_of_the_same_donors(cohort: Cohort, folds: list[Fold]) -> None:
+    made = Baselines(views(cohort, covariates(cohort)), labels(cohort), 0)
+    flipped = made.relabelled(1 - labels(cohort)).score(folds[0])
+    assert flipped["pseudobulk"].to_numpy() == pytest.approx(
+        1 - made.score(folds[0])["pseudobulk"].to_numpy(), abs=1e-6
+    )

@@ -1,0 +1,1 @@
+"""Baselines: simple predictors of donors on the same folds, and what is combined of them."""

@@ -1,0 +1,133 @@
+"""The baselines: what each is, and its scores of the test donors of a fold.
+
+Each is fitted on a fold's train and validation donors (they need no early stopping). All read and score
+donors, not nuclei.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from oligo_ad.baselines.combine import mixed, stacked
+from oligo_ad.baselines.linear import Regressed, coordinates, regress, standardised
+from oligo_ad.baselines.views import Views
+from oligo_ad.data.covariates import fit_coding
+from oligo_ad.data.split import Fold
+
+# What each reads; shown in the report. The model is compared with all of them.
+RIVALS = {
+    "majority": "the commoner class, always",
+    "covariates": "logistic regression on age, sex and APOE alleles",
+    "depth": "logistic regression on nuclei per donor, UMIs and genes per nucleus",
+    "pseudobulk": "L2 logistic regression on the donor's summed counts, log CPM",
+    "covariates+pseudobulk": "the same on both, each block with the same weight",
+    "composition": "logistic regression on the shares of kinds of nuclei, as centred log ratios",
+    "gene_sets": "logistic regression on the mean expression of sets of genes",
+    "stack": "a convex combination of these, its weights learned inside the known donors",
+}
+ENSEMBLE = "ensemble"
+MEANING = RIVALS | {
+    ENSEMBLE: "a convex combination of the model and pseudobulk, its weight learned on validation donors"
+}
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The baselines of a run, for all folds.
+
+    `views`: what they read, without labels. `label`: 0 or 1, by donor id. `seed`: of the inner folds that
+    choose penalties.
+    """
+
+    views: Views
+    label: pd.Series
+    seed: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that can be scored with what is known of these donors."""
+        views = self.views
+        lacking = {
+            "covariates": not views.covariates.shape[1],
+            "covariates+pseudobulk": not views.covariates.shape[1],
+            "composition": views.composition.shape[1] < 2,
+            "gene_sets": not views.gene_sets.places,
+        }
+        return tuple(name for name in RIVALS if not lacking.get(name, False))
+
+    def relabelled(self, label: pd.Series) -> "Baselines":
+        """The same baselines with other labels."""
+        return replace(self, label=label)
+
+    def score(self, fold: Fold) -> pd.DataFrame:
+        """Probabilities for the test donors of a fold: fold, donor, and a column a baseline."""
+        # Matrices of a few dozen donors: several threads would spend their time waiting for each other.
+        with threadpool_limits(1):
+            found = self._regressed(fold.development, fold.test)
+        known = self.label[list(fold.development)].to_numpy()
+        scored = {name: own.test for name, own in found.items()}
+        weight = stacked(np.stack([own.inner for own in found.values()]), known)
+        scored["stack"] = weight @ np.stack([own.test for own in found.values()])
+        table = pd.DataFrame({"fold": fold.number, "donor": list(fold.test)})
+        return table.assign(majority=float(known.mean() > 0.5), **scored)[["fold", "donor", *self.names]]
+
+    def ensemble(self, fold: Fold, model: pd.Series) -> np.ndarray:
+        """Probabilities of the model and pseudobulk together, for the test donors of a fold.
+
+        Args:
+            model: its scores of validation and test donors, by donor id.
+        """
+        validation, test = list(fold.validation), list(fold.test)
+        with threadpool_limits(1):
+            inner = self._pseudobulk(fold.train, validation).test
+            outer = self._pseudobulk(fold.development, test).test
+        weight = mixed(model[validation].to_numpy(), inner, self.label[validation].to_numpy())
+        combined: np.ndarray = weight * model[test].to_numpy() + (1 - weight) * outer
+        return combined
+
+    def _regressed(self, known: Iterable[str], test: Iterable[str]) -> dict[str, Regressed]:
+        """Every regression, by name."""
+        views, donors = self.views, _Donors.of(self.views.donors, known, test)
+        genes = self._expressed(donors.known)
+        blocks = {"depth": [standardised(views.depth.to_numpy(), donors.known)], "pseudobulk": [genes]}
+        if "covariates" in self.names:
+            coding = fit_coding(views.covariates, donors.names)
+            coded = standardised(coding.apply(views.covariates).to_numpy(float), donors.known)
+            blocks = {"covariates": [coded]} | blocks | {"covariates+pseudobulk": [genes, coded]}
+        if "composition" in self.names:
+            blocks["composition"] = [standardised(views.composition.to_numpy(), donors.known)]
+        if "gene_sets" in self.names:
+            every = standardised(views.pseudobulk, donors.known)
+            blocks["gene_sets"] = [standardised(views.gene_sets.scores(every), donors.known)]
+        return {name: self._regress(own, donors) for name, own in blocks.items()}
+
+    def _pseudobulk(self, known: Iterable[str], test: Iterable[str]) -> Regressed:
+        donors = _Donors.of(self.views.donors, known, test)
+        return self._regress([self._expressed(donors.known)], donors)
+
+    def _expressed(self, known: np.ndarray) -> np.ndarray:
+        """Standardised pseudobulk of the genes that most known donors express: a gene silent in most is noise
+        times a large scale."""
+        values = self.views.pseudobulk
+        return standardised(values[:, (values[known] > 0).mean(0) > 0.5], known)
+
+    def _regress(self, blocks: list[np.ndarray], donors: "_Donors") -> Regressed:
+        label = self.label.reindex(self.views.donors).to_numpy()
+        return regress(coordinates(blocks, donors.known), label, donors.known, donors.test, self.seed)
+
+
+@dataclass(frozen=True)
+class _Donors:
+    """Positions of known and test donors; `names` of the known ones."""
+
+    names: tuple[str, ...]
+    known: np.ndarray
+    test: np.ndarray
+
+    @classmethod
+    def of(cls, donors: pd.Index, known: Iterable[str], test: Iterable[str]) -> "_Donors":
+        names = tuple(known)
+        return cls(names, donors.get_indexer(list(names)), donors.get_indexer(list(test)))
