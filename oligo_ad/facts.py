@@ -76,6 +76,18 @@ class Excluded(TypedDict):
 
 
 @dataclass(frozen=True)
+class Permutation:
+    """What a refit on permuted labels reached: donor AUROC by predictor, mean over folds.
+
+    `strata`: the donor columns within whose levels labels were permuted.
+    """
+
+    number: Annotated[int, Field(ge=1)]
+    strata: list[str]
+    auroc: dict[str, Auroc]
+
+
+@dataclass(frozen=True)
 class Source:
     """A file or folder that a run was made of: where it was, and a hash of its content."""
 

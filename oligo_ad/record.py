@@ -8,6 +8,7 @@
                                     sample), logit; for a simulated file also `truth`
     folds/<k>/baselines.parquet     a row a test donor: fold, donor, and a column a baseline
     folds/<k>/model.safetensors     the trained model, with all that prediction needs
+    permutations/<k>.json           Permutation: what a refit on permuted labels reached
     metrics.json, donors.csv, cells.parquet, report.html    what follows from all these
     failure.json, pruned.json       why there is no result
     .hydra/overrides.yaml           the words of the command line, as text
@@ -24,12 +25,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from oligo_ad.config import Config, read_plain
 from oligo_ad.errors import UserError, listing
-from oligo_ad.facts import PARTS, FoldHistory, Result, RunFacts, to_plain
+from oligo_ad.facts import PARTS, FoldHistory, Permutation, Result, RunFacts, to_plain
 from oligo_ad.foreign import to_yaml
 from oligo_ad.record_files import (
     check_columns,
@@ -46,6 +46,7 @@ from oligo_ad.record_files import (
 from oligo_ad.storage.shelf import published, write_json, write_text
 
 CONFIG, SPLIT, FACTS, FOLDS = "config.yaml", "split.json", "facts.json", "folds"
+PERMUTATIONS = "permutations"
 HISTORY, PREDICTIONS, BASELINES, MODEL = (
     "history.json",
     "predictions.parquet",
@@ -176,6 +177,17 @@ class Record:
         tables = [table for fold in self.folds if (table := fold.baselines) is not None]
         return pd.concat(tables, ignore_index=True) if tables else None
 
+    @property
+    def permutations(self) -> list[Permutation]:
+        """The refits on permuted labels that are done, by number."""
+        files = (file for file in (self.folder / PERMUTATIONS).glob("*.json") if is_number(file.stem))
+        return [parsed(file, Permutation) for file in sorted(files, key=lambda file: int(file.stem))]
+
+    @property
+    def permuted(self) -> pd.DataFrame:
+        """Donor AUROCs with permuted labels: a row a permutation, a column a predictor, NaN if not fitted."""
+        return pd.DataFrame([one.auroc for one in self.permutations], dtype=float)
+
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json; empty where the run has not finished."""
@@ -207,6 +219,10 @@ class Record:
         """Record that a search has stopped this trial, and the best it reached."""
         write_json(self.folder / PRUNED, {"value": value})
 
+    def write_permutation(self, permutation: Permutation) -> None:
+        (self.folder / PERMUTATIONS).mkdir(exist_ok=True)
+        write_json(self.folder / PERMUTATIONS / f"{permutation.number}.json", to_plain(permutation))
+
     @contextmanager
     def fold(self, number: int) -> Iterator["FoldWriter"]:
         """The folder of a fold, which appears when all of it is written."""
@@ -231,12 +247,6 @@ class FoldWriter:
         if baselines is not None:
             baselines.to_parquet(self.folder / BASELINES, index=False)
         write_json(self.folder / HISTORY, to_plain(history))
-
-
-def probability_of(logit: np.ndarray) -> np.ndarray:
-    """The probability of the positive class that a logit stands for."""
-    probability: np.ndarray = 1 / (1 + np.exp(-logit))
-    return probability
 
 
 def run_folders(folders: Iterable[Path]) -> set[Path]:

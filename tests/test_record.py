@@ -14,8 +14,9 @@ import pytest
 
 from oligo_ad import tasks
 from oligo_ad.config import Config
-from oligo_ad.record import Record, open_run, probability_of, run_folders
+from oligo_ad.record import Record, open_run, run_folders
 from oligo_ad.results import report
+from oligo_ad.scores import probability_of
 from oligo_ad.sweeps.comparison import compare, find_runs
 from oligo_ad.tasks import train
 from oligo_ad.training import fold_model

@@ -3,7 +3,7 @@
 A prepared cohort holds no label; whatever learns or predicts works on a contrast.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ from oligo_ad.data.cache import load_cohort, source
 from oligo_ad.data.cohort import Cohort, lost_in_quality_control
 from oligo_ad.data.covariates import Covariates, read_covariates
 from oligo_ad.data.labels import Labels, read_labels
+from oligo_ad.data.permutation import exchanged, moved, relabelled
 from oligo_ad.data.selection import select
 from oligo_ad.data.split import Fold, make_folds
 from oligo_ad.errors import UserError
@@ -34,6 +35,12 @@ class Contrast:
     folds: list[Fold]
     flow: pd.DataFrame
     excluded: pd.DataFrame
+
+    def permuted(self, strata: pd.Series, seed: int, number: int) -> "Contrast":
+        """The same nuclei under permuted labels, with the folds that go with them."""
+        source = exchanged(strata, seed, number)
+        labels = replace(self.labels, of_donor=relabelled(self.labels.of_donor, source))
+        return replace(self, labels=labels, folds=moved(self.folds, source))
 
     @property
     def notes(self) -> tuple[str, ...]:

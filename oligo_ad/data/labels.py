@@ -57,11 +57,6 @@ class Labels:
         """The labels of only those donors that are in `donors`."""
         return replace(self, of_donor=self.of_donor[self.of_donor.index.isin(donors)])
 
-    def permuted(self, seed: int) -> Self:
-        """The same labels on donors drawn at random: what a model reaches on them is chance."""
-        shuffled = np.random.default_rng(seed).permutation(self.of_donor.to_numpy())
-        return replace(self, of_donor=pd.Series(shuffled, self.of_donor.index, name=self.of_donor.name))
-
     def flow(self, steps: pd.DataFrame) -> pd.DataFrame:
         """Donors and nuclei of each class after each step.
 

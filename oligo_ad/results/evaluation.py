@@ -7,11 +7,12 @@ import pandas as pd
 from oligo_ad.config import EvaluationConfig
 from oligo_ad.data.cohort import DOUBT
 from oligo_ad.facts import PARTS, FoldHistory
-from oligo_ad.record import Record, probability_of
+from oligo_ad.record import Record
 from oligo_ad.results import metrics
 from oligo_ad.results.intervals import Interval
 from oligo_ad.results.metrics import Scores
-from oligo_ad.results.permutation import PermutationTest, tests_of
+from oligo_ad.results.permutation import PermutationTest, permutation_tests
+from oligo_ad.scores import donor_scores, probability_of
 
 MODEL, ORACLE = "model", "oracle"
 COVARIATES, WITH_EXPRESSION = "covariates", "covariates+pseudobulk"
@@ -96,7 +97,7 @@ def evaluate_run(record: Record) -> Evaluation:
         config.evaluation,
         tuple(facts.label_derived),
         facts.cohort.get(DOUBT, ""),
-        tests_of(record),
+        record.permuted,
     )
 
 
@@ -108,7 +109,7 @@ def evaluate(
     config: EvaluationConfig,
     label_derived: tuple[str, ...] = (),
     doubt: str = "",
-    tests: dict[str, PermutationTest] | None = None,
+    permuted: pd.DataFrame | None = None,
 ) -> Evaluation:
     """Turn predictions into scores.
 
@@ -119,7 +120,7 @@ def evaluate(
         config: donor score and comparator.
         label_derived: metadata columns that give the label away, where the configuration allows them.
         doubt: why expression may not be what it is taken for.
-        tests: permutation tests per predictor.
+        permuted: AUROCs with permuted labels, as `permutation_tests` takes them.
     """
     part = TEST if (predictions["part"] == TEST).any() else VALIDATION
     scored = _samples(predictions[predictions["part"] == part], histories, donors)
@@ -134,6 +135,7 @@ def evaluate(
     names = [MODEL, *rivals, *([ORACLE] if ORACLE in scored else [])]
     trained = trained_donors(predictions, part)
     of_donors = _scores(donor_table, names, trained)
+    auroc = {name: scores.mean_over_folds["auroc"] for name, scores in of_donors.items()}
     samples = scored if of_nuclei else donor_table
     return Evaluation(
         part=part,
@@ -151,7 +153,7 @@ def evaluate(
             if {WITH_EXPRESSION, COVARIATES} <= set(rivals)
             else None
         ),
-        tests=tests or {},
+        tests={} if permuted is None or part != TEST else permutation_tests(permuted, auroc),
         trained=trained,
         label_derived=label_derived,
         doubt=doubt,
@@ -191,7 +193,7 @@ def _donor_table(
     how = config.donor_score if of_nuclei else "mean"
     rows = []
     for number, part in samples.groupby("fold"):
-        scores = metrics.donor_scores(part[MODEL].to_numpy(), part["donor"].to_numpy(), how)
+        scores = donor_scores(part[MODEL].to_numpy(), part["donor"].to_numpy(), how)
         table = donors.loc[scores.index, ["label", "nuclei"]].rename_axis("donor").reset_index()
         table.insert(0, "fold", number)
         table["threshold"], table[MODEL] = part["threshold"].iloc[0], scores.to_numpy()

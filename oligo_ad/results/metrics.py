@@ -1,18 +1,14 @@
 """Scores of donors (first) and nuclei (second), with intervals over donors, the independent unit."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
-from oligo_ad.record import probability_of
 from oligo_ad.results import intervals
 from oligo_ad.results.intervals import HeldOut, Interval
-
-DonorScore = Literal["mean", "mean_logit", "fraction"]
 
 
 @dataclass(frozen=True)
@@ -65,17 +61,6 @@ def score(label: np.ndarray, probability: np.ndarray, threshold: np.ndarray | fl
         "prevalence": label.mean(),
     }
     return {name: float(value) for name, value in found.items()}
-
-
-def donor_scores(probability: np.ndarray, donor: np.ndarray, how: DonorScore) -> pd.Series:
-    """One score per donor from its nuclei: mean probability, mean logit (as a probability), or the
-    fraction of nuclei above one half."""
-    if how == "mean_logit":
-        bounded = probability.clip(1e-7, 1 - 1e-7)
-        logit = pd.Series(np.log(bounded / (1 - bounded))).groupby(donor).mean()
-        return pd.Series(probability_of(logit.to_numpy()), logit.index)
-    values = (probability >= 0.5).astype(float) if how == "fraction" else probability
-    return pd.Series(values).groupby(donor).mean()
 
 
 def summarise(table: pd.DataFrame, column: str, trained: float) -> Scores:

@@ -141,7 +141,7 @@ def summary(run: RunSummary, found: list[str]) -> str:
         tables.append(f"{title} (means over {len(run.record.folds)} fold(s))\n{text}")
     warnings = [f"! {alarm}" for alarm in found]
     place = f"report: {_shorter(run.folder / REPORT)}"
-    parts = [run.stamp, *tables, *warnings, run.verdict(), place]
+    parts = [run.stamp, *tables, *warnings, run.verdict(), run.offer(), place]
     return "\n" + "\n\n".join(part for part in parts if part)
 
 

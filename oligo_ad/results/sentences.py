@@ -12,7 +12,9 @@ from oligo_ad.data.split import read_folds
 from oligo_ad.record import SPLIT, Record
 from oligo_ad.results.evaluation import MODEL, ORACLE, TEST, Evaluation
 from oligo_ad.results.intervals import LEVEL
+from oligo_ad.results.permutation import OFFERED, seconds_of
 from oligo_ad.results.verdict import shown, signed, verdict
+from oligo_ad.words import command_of, word
 
 # Column heads of the table of results, and the metric of `metrics.score` under each.
 SHOWN = {
@@ -77,6 +79,17 @@ class RunSummary:
         text = verdict(self.evaluation, self.model, self.class_names)
         return f"{self.stamp}. {text}" if self.stamp else text
 
+    def offer(self) -> str:
+        """How the model can be tested, and how long that takes; empty where it was."""
+        if MODEL in self.evaluation.tests or self.evaluation.part != TEST:
+            return ""
+        seconds = seconds_of(self.record.histories, OFFERED)
+        command = command_of(["task=permute", word("run", self.folder)])
+        return (
+            f"Not tested against permuted labels: `{command}` does that, in about {duration(seconds)} for "
+            f"{OFFERED} permutations; with task.predictors=baselines for the baselines alone, in seconds."
+        )
+
     def results_table(self, level: Literal["donors", "cells"]) -> pd.DataFrame:
         """Results of every predictor, and the model's on its training donors, as text.
 
@@ -108,6 +121,19 @@ class RunSummary:
             ENSEMBLE: f"{self.model} and pseudobulk together",
         }
         return names.get(predictor, f"baseline: {predictor}")
+
+    def tests_table(self) -> pd.DataFrame:
+        """The permutation test of each predictor that was refitted."""
+        rows = {
+            self.label(name): {
+                "permutations": f"{test.n:,}",
+                "p": f"{test.p:.3f}",
+                "permuted AUROC, mean": f"{test.null_mean:.3f}",
+                "SD": f"{test.null_sd:.3f}",
+            }
+            for name, test in self.evaluation.tests.items()
+        }
+        return pd.DataFrame(rows).T
 
     def split_table(self) -> pd.DataFrame:
         """Donors and nuclei of each class in each part of each fold."""
@@ -164,6 +190,13 @@ class RunSummary:
         """What the threshold was fitted on."""
         given = self.record.config.evaluation.threshold
         return "validation donors of the fold" if given == "validation" else f"nothing: fixed at {given}"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _row(metrics: dict[str, Any], auroc_interval: str) -> dict[str, str]:

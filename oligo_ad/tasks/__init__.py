@@ -13,6 +13,7 @@ FUNCTIONS = {
     "train": "oligo_ad.tasks.train:train",
     "validate": "oligo_ad.tasks.validate:validate",
     "report": "oligo_ad.tasks.report:report",
+    "permute": "oligo_ad.tasks.permute:permute",
     "inspect": "oligo_ad.tasks.inspect:inspect",
     "prepare": "oligo_ad.tasks.prepare:prepare",
     "cache": "oligo_ad.tasks.cache:show",

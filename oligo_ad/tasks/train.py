@@ -24,12 +24,14 @@ from oligo_ad.faults import writing
 from oligo_ad.inputs.loader import Sample
 from oligo_ad.models.build import make_classifier, make_featurizer
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
-from oligo_ad.record import FOLDS, SPLIT, Record, probability_of
+from oligo_ad.record import FOLDS, PERMUTATIONS, SPLIT, Record
 from oligo_ad.results.environment import environment
 from oligo_ad.results.evaluation import TEST, VALIDATION
-from oligo_ad.results.metrics import best_threshold, donor_scores
+from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.report import conclude
 from oligo_ad.results.tracking import track
+from oligo_ad.scores import probability_of
+from oligo_ad.tasks.permute import refit_permuted
 from oligo_ad.training.checkpoint import save_bundle
 from oligo_ad.training.fit import Fitted
 from oligo_ad.training.fold_model import FoldModel, prepare_model
@@ -77,6 +79,8 @@ def train(config: Config, folder: Path) -> float | None:
         begin(run)
         for fold in run.contrast.folds:
             train_fold(run, fold)
+        if config.permutations:
+            refit_permuted(run.record, config, config.evaluation, config.permutations)
         return finish(run)
 
 
@@ -104,7 +108,8 @@ def begin(run: Run) -> None:
         return
     config, record, contrast = run.config, run.record, run.contrast
     # Folds left here by a run that was killed would pass for folds of this one.
-    rmtree(record.folder / FOLDS, ignore_errors=True)
+    for folder in (FOLDS, PERMUTATIONS):
+        rmtree(record.folder / folder, ignore_errors=True)
     with writing(record.folder):
         record.write_config(asdict(located(config)))
         write_split(contrast.folds, contrast.labels.of_donor, config.split, record.folder / SPLIT)
@@ -131,7 +136,7 @@ def train_fold(
     run.accelerator.free_memory()
     # Baselines predict test donors too.
     scored = run.baselines if run.writes and not is_trial else None
-    baselines = _scored(scored, model, logits, run.sample) if scored else None
+    baselines = _scored(scored, model, logits) if scored else None
     threshold = _threshold(run.config, model, logits[VALIDATION])
     history = _history(model, fitted, kernels, threshold, time.perf_counter() - started)
     if run.writes:
@@ -142,18 +147,10 @@ def train_fold(
     return history
 
 
-def _scored(
-    baselines: Baselines, model: FoldModel, logits: dict[str, np.ndarray], sample: Sample
-) -> pd.DataFrame:
+def _scored(baselines: Baselines, model: FoldModel, logits: dict[str, np.ndarray]) -> pd.DataFrame:
     """Probabilities of the baselines, and of the model together with one of them, for the test donors."""
-    table = baselines.score(model.fold)
-    predictions = model.predictions({part: logits[part] for part in (VALIDATION, TEST)})
-    own = donor_scores(
-        probability_of(predictions["logit"].to_numpy()),
-        predictions["donor"].to_numpy(),
-        model.config.evaluation.donor_score if sample == "nucleus" else "mean",
-    )
-    return table.assign(**{ENSEMBLE: baselines.ensemble(model.fold, own)})
+    own = model.donor_scores({part: logits[part] for part in (VALIDATION, TEST)})
+    return baselines.score(model.fold).assign(**{ENSEMBLE: baselines.ensemble(model.fold, own)})
 
 
 def finish(run: Run, objective: dict[str, object] | None = None) -> float | None:

@@ -20,7 +20,7 @@ from oligo_ad.facts import Epoch
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.inputs.loader import Loader, Sample
 from oligo_ad.models.classifier import Classifier
-from oligo_ad.record import probability_of
+from oligo_ad.scores import probability_of
 from oligo_ad.training.predict import predict
 from oligo_ad.training.step import Step, make_step
 

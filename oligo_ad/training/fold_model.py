@@ -18,6 +18,7 @@ from oligo_ad.inputs.loader import Loader
 from oligo_ad.models.build import make_classifier, make_featurizer
 from oligo_ad.models.classifier import Classifier
 from oligo_ad.models.pretrained import Pretrained
+from oligo_ad.scores import donor_scores, probability_of
 from oligo_ad.training.attention import attention_kernels
 from oligo_ad.training.checkpoint import Bundle, Usage
 from oligo_ad.training.fit import EVALUATION_BATCH, Fitted, Samples, fit
@@ -72,6 +73,13 @@ class FoldModel:
             for part, own in logits.items()
         ]
         return pd.concat(parts, ignore_index=True).assign(fold=self.fold.number, seed=self.config.seed)
+
+    def donor_scores(self, logits: dict[str, np.ndarray]) -> pd.Series:
+        """Probabilities by donor id, from the logits of the samples of some parts."""
+        table = self.predictions(logits)
+        of_nuclei = self.classifier.pool.sample == "nucleus"
+        how = self.config.evaluation.donor_score if of_nuclei else "mean"
+        return donor_scores(probability_of(table["logit"].to_numpy()), table["donor"].to_numpy(), how)
 
     def bundle(self, threshold: float) -> Bundle:
         """All that is needed to use the trained model elsewhere."""

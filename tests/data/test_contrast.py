@@ -6,12 +6,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from oligo_ad.data import cache
 from oligo_ad.data.contrast import open_contrast, prepared_cohort
-from oligo_ad.data.labels import Labels
 from tests import builders
 from tests.builders import answer, assert_says
 
@@ -111,23 +108,18 @@ def test_donors_that_quality_control_leaves_no_nucleus_of_are_not_compared(tmp_p
     assert last["donors"].to_dict() == {"positive": 5, "negative": 4, "excluded": 0}
 
 
-@given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 100))
-def test_permuted_labels_are_the_same_labels_on_the_same_donors(n: int, m: int, seed: int) -> None:
-    ids = [f"D{i:02d}" for i in range(n + m)]
-    label = pd.Series([1] * n + [0] * m, ids, name="label")
-    labels = Labels(label, label.map({1: "High", 0: "Not AD"}), "ADNC", ("High",), ("Not AD",))
-    permuted = labels.permuted(seed)
-    assert permuted.of_donor.index.equals(label.index)
-    assert sorted(permuted.of_donor) == sorted(label)
-    assert permuted.of_donor.equals(labels.permuted(seed).of_donor)
-    assert labels.of_donor.equals(label)
-
-
-def test_permutations_differ_and_need_no_other_cohort(tmp_path: Path) -> None:
+def test_permuted_contrasts_differ_and_need_no_other_cohort(tmp_path: Path) -> None:
     config = builders.configuration(f"data.path={builders.write(graded(), tmp_path)}")
     contrast = open_contrast(config.data, config.split, config.metadata, tmp_path / "cache")
-    drawn = {tuple(contrast.labels.permuted(seed).of_donor) for seed in range(20)}
-    assert len(drawn) > 10
+    strata = pd.Series("", contrast.labels.of_donor.index)
+    drawn = [contrast.permuted(strata, 0, number) for number in range(1, 21)]
+    assert len({tuple(one.labels.of_donor) for one in drawn}) > 10
+    assert all(one.cohort is contrast.cohort for one in drawn)
+    for one in drawn:
+        (fold,), label = one.folds, one.labels.of_donor
+        for part, donors in contrast.folds[0].parts.items():
+            own = fold.parts[part]
+            assert sorted(label[list(own)]) == sorted(contrast.labels.of_donor[list(donors)])
 
 
 def test_what_defines_a_contrast_and_who_is_left_out_is_told_as_the_file_has_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from oligo_ad.config import Config
 from oligo_ad.data.contrast import Contrast
 from oligo_ad.inputs.batch import Batch
-from oligo_ad.record import probability_of
+from oligo_ad.scores import probability_of
 from oligo_ad.training import step
 from oligo_ad.training.fit import Fitted, donor_means
 from oligo_ad.training.fold_model import FoldModel, prepare_model

@@ -1,0 +1,88 @@
+"""The whole refit of a run on permuted labels: of its baselines, and of its model."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+from sklearn.metrics import roc_auc_score
+
+from oligo_ad.baselines.build import make_baselines
+from oligo_ad.baselines.predictors import ENSEMBLE, Baselines
+from oligo_ad.config import Config
+from oligo_ad.data.contrast import Contrast, open_contrast
+from oligo_ad.data.permutation import strata_of
+from oligo_ad.data.split import Fold
+from oligo_ad.facts import Permutation
+from oligo_ad.models.pretrained import Pretrained, read_pretrained
+from oligo_ad.training.fold_model import prepare_model
+from oligo_ad.training.machine import make_accelerator, seed_everything
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What all permutations of a run share; `accelerator`: None where the model is not refitted."""
+
+    config: Config
+    contrast: Contrast
+    strata: pd.Series
+    baselines: Baselines | None
+    pretrained: Pretrained | None
+    accelerator: Accelerator | None
+
+    def permutation(self, number: int) -> Permutation:
+        """Donor AUROCs, means over folds, of all that is fitted to the labels of this permutation."""
+        contrast = self.contrast.permuted(self.strata, self.config.seed, number)
+        label = contrast.labels.of_donor
+        by_fold = [self._auroc(contrast, fold, label) for fold in contrast.folds]
+        auroc = {str(name): float(value) for name, value in pd.DataFrame(by_fold).mean().items()}
+        return Permutation(number=number, strata=list(self.config.evaluation.strata), auroc=auroc)
+
+    def _auroc(self, contrast: Contrast, fold: Fold, label: pd.Series) -> dict[str, float]:
+        scores: dict[str, np.ndarray] = {}
+        baselines = self.baselines and self.baselines.relabelled(label)
+        if self.accelerator:
+            model = self._model_scores(contrast, fold, self.accelerator)
+            scores["model"] = model[list(fold.test)].to_numpy()
+            if baselines:
+                scores[ENSEMBLE] = baselines.ensemble(fold, model)
+        if baselines:
+            table = baselines.score(fold)
+            scores |= {name: table[name].to_numpy() for name in baselines.names}
+        own = label[list(fold.test)].to_numpy()
+        return {name: float(roc_auc_score(own, given)) for name, given in scores.items()}
+
+    def _model_scores(self, contrast: Contrast, fold: Fold, accelerator: Accelerator) -> pd.Series:
+        """Scores of validation and test donors by a model that is trained anew."""
+        seed_everything(self.config.seed, fold.number)
+        model = prepare_model(self.config, contrast, fold, self.pretrained, accelerator)
+        fitted = model.fit("", lambda epoch: None)
+        logits = {part: model.logits(fitted.model, part) for part in ("validation", "test")}
+        accelerator.free_memory()
+        return model.donor_scores(logits)
+
+
+def open_refit(config: Config, with_model: bool) -> Refit:
+    """Open the contrast of a run from the cache.
+
+    Raises:
+        UserError: as `open_contrast` and `strata_of`.
+    """
+    contrast = open_contrast(config.data, config.split, config.metadata, config.cache.path)
+    strata = strata_of(contrast.cohort.donors, contrast.labels.of_donor, config.evaluation.strata)
+    wanted = config.evaluation.baselines
+    return Refit(
+        config=config,
+        contrast=contrast,
+        strata=strata,
+        baselines=make_baselines(contrast, config.evaluation, config.seed) if wanted else None,
+        pretrained=read_pretrained(config.model) if with_model else None,
+        accelerator=_quiet_accelerator(config) if with_model else None,
+    )
+
+
+def _quiet_accelerator(config: Config) -> Accelerator:
+    """One that tracks nothing; what it may write goes to a folder that nobody reads."""
+    return make_accelerator(replace(config, tracker="none"), Path(tempfile.gettempdir()))[0]
