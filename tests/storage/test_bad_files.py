@@ -192,6 +192,11 @@ def link(file: h5py.File) -> None:
     file["X/elsewhere"] = h5py.ExternalLink(str(Path(file.filename).with_name("other.h5ad")), "X")
 
 
+def soft_link(file: h5py.File) -> None:
+    """Of its own data; but anndata writes none, and one may lead anywhere."""
+    file["X/elsewhere"] = h5py.SoftLink("/X/data")
+
+
 def storage(file: h5py.File) -> None:
     outside = [(str(Path(file.filename).with_name("secret")), 0, 400)]
     file.create_dataset("X/elsewhere", shape=(100,), dtype="f4", external=outside)
@@ -203,7 +208,7 @@ def virtual(file: h5py.File) -> None:
     file.create_virtual_dataset("X/elsewhere", layout)
 
 
-@pytest.mark.parametrize("foreign", [link, storage, virtual])
+@pytest.mark.parametrize("foreign", [link, soft_link, storage, virtual])
 def test_a_file_that_reads_other_files_is_refused(tmp_path: Path, foreign: Damage) -> None:
     write(atlas(), tmp_path, "other.h5ad")
     (tmp_path / "secret").write_bytes(bytes(400))

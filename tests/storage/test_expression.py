@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from oligo_ad.errors import UserError
 from oligo_ad.storage.atlas import open_atlas
-from oligo_ad.storage.expression import Expression, find_expression, is_counts, log_normalise
+from oligo_ad.storage.expression import Expression, find_expression, is_counts, log_normalise, require
 from tests import builders
 
 
@@ -114,6 +114,22 @@ def test_normalising_keeps_empty_nuclei_and_its_input() -> None:
     logged = log_normalise(counts, np.array([0.0, 4.0])).toarray()
     np.testing.assert_allclose(logged, [[0, 0, 0], [np.log1p(2500), 0, np.log1p(7500)]], rtol=1e-6)
     assert counts.data.tolist() == [1, 3]
+
+
+def test_some_genes_are_normalised_by_the_counts_of_all() -> None:
+    counts = sp.csr_matrix(np.array([[2, 0, 6], [1, 0, 3]], np.float32))
+    totals = np.array([8.0, 4.0])
+    whole = log_normalise(counts, totals).toarray()
+    np.testing.assert_array_equal(log_normalise(counts[:, [0, 1]], totals).toarray(), whole[:, :2])
+
+
+@pytest.mark.parametrize(("content", "value"), [("counts", -1.0), ("counts", 0.5), ("log", -0.1)])
+def test_one_value_of_the_wrong_kind_among_all_is_refused(content: str, value: float) -> None:
+    block = sp.csr_matrix(np.array([[1, 0, 2], [value, 0, 3]], np.float32))
+    kind = Expression("X", content, "", 1.0, ())  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"holds {value:g} among"):
+        require(block, kind, "atlas.h5ad")
+    require(block[:1], kind, "atlas.h5ad")
 
 
 def test_a_nucleus_is_normalised_by_itself(tmp_path: Path) -> None:

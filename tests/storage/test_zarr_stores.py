@@ -290,6 +290,20 @@ def test_chunks_of_zeros_that_zarr_left_out_are_zeros(tmp_path: Path, version: i
     assert columns[0] == adata.obs["Donor ID"].tolist()
 
 
+@VERSIONS
+def test_a_chunk_of_zeros_may_be_left_out_where_its_genes_are_nearly_silent(
+    tmp_path: Path, version: int
+) -> None:
+    adata = sorted_atlas()
+    values = adata.X.toarray()
+    values[:, 14:21] = 0
+    values[100:110, 15] = 1
+    adata.X = values
+    path = store(tmp_path, version, adata)
+    cut(path, "X", 84, 7)
+    np.testing.assert_array_equal(contents(path)[0], values)
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_a_store_without_any_one_of_its_files_never_gives_other_values(
