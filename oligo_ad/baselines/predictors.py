@@ -5,11 +5,13 @@ donors, not nuclei.
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from oligo_ad.baselines.combine import mixed, stacked
 from oligo_ad.baselines.linear import Regressed, coordinates, regress, standardised
@@ -32,6 +34,17 @@ ENSEMBLE = "ensemble"
 MEANING = RIVALS | {
     ENSEMBLE: "a convex combination of the model and pseudobulk, its weight learned on validation donors"
 }
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through the loaded libraries, which takes as long as a fit
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Matrices of a few dozen donors: several threads would spend their time waiting for each other."""
+    limited: AbstractContextManager[object] = _libraries().limit(limits=1)
+    return limited
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,7 @@ class Baselines:
 
     def score(self, fold: Fold) -> pd.DataFrame:
         """Probabilities for the test donors of a fold: fold, donor, and a column a baseline."""
-        # Matrices of a few dozen donors: several threads would spend their time waiting for each other.
-        with threadpool_limits(1):
+        with one_thread():
             found = self._regressed(fold.development, fold.test)
         known = self.label[list(fold.development)].to_numpy()
         scored = {name: own.test for name, own in found.items()}
@@ -81,7 +93,7 @@ class Baselines:
             model: its scores of validation and test donors, by donor id.
         """
         validation, test = list(fold.validation), list(fold.test)
-        with threadpool_limits(1):
+        with one_thread():
             inner = self._pseudobulk(fold.train, validation).test
             outer = self._pseudobulk(fold.development, test).test
         weight = mixed(model[validation].to_numpy(), inner, self.label[validation].to_numpy())

@@ -87,6 +87,12 @@ def summarise(table: pd.DataFrame, column: str, trained: float) -> Scores:
     )
 
 
+def mean_auroc(table: pd.DataFrame, column: str) -> float:
+    """Donor AUROC of one predictor, mean over folds; arguments as of `summarise`."""
+    of_folds = [sk.roc_auc_score(part["label"], part[column]) for _, part in table.groupby("fold")]
+    return float(np.mean(of_folds))
+
+
 def auroc_gain(table: pd.DataFrame, column: str, other: str, trained: float) -> Interval:
     """Of the donor AUROC of one predictor above that of another; arguments as of `summarise`."""
     return intervals.auroc_difference(
