@@ -59,10 +59,20 @@ class FoldHistory:
 
 @dataclass(frozen=True)
 class DonorFacts:
-    """A donor that was compared: its label, 0 or 1, and its number of nuclei."""
+    """A donor: its label, 0 or 1, its number of nuclei, and a hash of facts about the person.
+
+    The hash is empty where too little is known, and in runs of earlier versions.
+    """
 
     label: Annotated[int, Field(ge=0, le=1)]
     nuclei: Count
+    person: str = ""
+
+
+def donors_of(facts: dict[str, DonorFacts]) -> pd.DataFrame:
+    """label and nuclei, indexed by donor id."""
+    rows = {donor: {"label": of.label, "nuclei": of.nuclei} for donor, of in facts.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("donor")
 
 
 # Donors and nuclei of a class after a step, and of a label value that is in neither class.
@@ -105,7 +115,9 @@ class RunFacts:
     those that give the label away. `sources`: the `data` and, if there is one, the `checkpoint` (empty for
     runs of earlier versions). `pretrained`: what the reader of a checkpoint reports, if there is one;
     `random_weights`: whether its weights were left out. `environment`: versions and machine. `words`: the
-    overrides of the command line. `seconds`: to this point.
+    overrides of the command line. `seconds`: to this point. `confounders`, `subgroups`: by column and donor
+    id, as `data/confounders.py` reads them. `locked`: donors in the lockbox; `box_is_open`: whether this run
+    scores them.
     """
 
     cohort: dict[str, str]
@@ -124,12 +136,20 @@ class RunFacts:
     words: list[str]
     seconds: float
     sources: dict[str, Source] = Field(default_factory=dict)
+    confounders: dict[str, dict[str, Number]] = Field(default_factory=dict)
+    subgroups: dict[str, dict[str, str | None]] = Field(default_factory=dict)
+    locked: dict[str, DonorFacts] = Field(default_factory=dict)
+    box_is_open: bool = False
+
+    @property
+    def confounder_table(self) -> pd.DataFrame:
+        """Confounders by donor id, NaN where unknown; without columns for runs of earlier versions."""
+        return pd.DataFrame(self.confounders, dtype=float)
 
     @property
     def donor_table(self) -> pd.DataFrame:
         """label and nuclei, indexed by donor id."""
-        rows = {donor: {"label": of.label, "nuclei": of.nuclei} for donor, of in self.donors.items()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("donor")
+        return donors_of(self.donors)
 
 
 @dataclass(frozen=True, config=_MORE_ALLOWED)

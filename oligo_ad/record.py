@@ -6,6 +6,8 @@
     folds/<k>/history.json          FoldHistory: how a fold was trained
     folds/<k>/predictions.parquet   a row a sample: fold, seed, part, donor, barcode (none where a donor is a
                                     sample), logit; for a simulated file also `truth`
+    folds/<k>/matched.parquet       predictions of test donors from counts thinned to a common depth
+    folds/<k>/lockbox.parquet       predictions of donors that were set aside, with those of baselines
     folds/<k>/baselines.parquet     a row a test donor: fold, donor, and a column a baseline
     folds/<k>/model.safetensors     the trained model, with all that prediction needs
     permutations/<k>.json           Permutation: what a refit on permuted labels reached
@@ -47,12 +49,8 @@ from oligo_ad.storage.shelf import published, write_json, write_text
 
 CONFIG, SPLIT, FACTS, FOLDS = "config.yaml", "split.json", "facts.json", "folds"
 PERMUTATIONS = "permutations"
-HISTORY, PREDICTIONS, BASELINES, MODEL = (
-    "history.json",
-    "predictions.parquet",
-    "baselines.parquet",
-    "model.safetensors",
-)
+HISTORY, PREDICTIONS, BASELINES = "history.json", "predictions.parquet", "baselines.parquet"
+MATCHED, LOCKBOX, MODEL = "matched.parquet", "lockbox.parquet", "model.safetensors"
 RESULT, DONORS, CELLS, REPORT = "metrics.json", "donors.csv", "cells.parquet", "report.html"
 FAILURE, PRUNED = "failure.json", "pruned.json"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
@@ -70,7 +68,21 @@ class FoldRecord:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        file = self.folder / PREDICTIONS
+        return self._predicted(self.folder / PREDICTIONS)
+
+    @cached_property
+    def matched(self) -> pd.DataFrame | None:
+        """None where they were not predicted."""
+        file = self.folder / MATCHED
+        return self._predicted(file) if file.exists() else None
+
+    @cached_property
+    def lockbox(self) -> pd.DataFrame | None:
+        """None where none was opened."""
+        file = self.folder / LOCKBOX
+        return self._predicted(file) if file.exists() else None
+
+    def _predicted(self, file: Path) -> pd.DataFrame:
         table = read_table(file)
         check_columns(file, table, ["fold", "part", "donor", "barcode", "logit"])
         check_finite(file, table, ["logit", *(["truth"] if "truth" in table else [])])
@@ -174,8 +186,17 @@ class Record:
     @property
     def baselines(self) -> pd.DataFrame | None:
         """Those of all folds; None where none was scored."""
-        tables = [table for fold in self.folds if (table := fold.baselines) is not None]
-        return pd.concat(tables, ignore_index=True) if tables else None
+        return _together([fold.baselines for fold in self.folds])
+
+    @property
+    def matched(self) -> pd.DataFrame | None:
+        """Predictions from thinned counts of all folds; None where they were not made."""
+        return _together([fold.matched for fold in self.folds])
+
+    @property
+    def lockbox(self) -> pd.DataFrame | None:
+        """Predictions by all folds of the donors that were set aside; None where they were not opened."""
+        return _together([fold.lockbox for fold in self.folds])
 
     @property
     def permutations(self) -> list[Permutation]:
@@ -242,11 +263,19 @@ class FoldWriter:
     def model(self) -> Path:
         return self.folder / MODEL
 
-    def write(self, history: FoldHistory, predictions: pd.DataFrame, baselines: pd.DataFrame | None) -> None:
-        predictions.to_parquet(self.folder / PREDICTIONS, index=False)
-        if baselines is not None:
-            baselines.to_parquet(self.folder / BASELINES, index=False)
+    def write(
+        self, history: FoldHistory, predictions: pd.DataFrame, more: dict[str, pd.DataFrame | None]
+    ) -> None:
+        """Write what is known of a fold; `more`: further tables by the names of their files."""
+        for name, table in ({PREDICTIONS: predictions} | more).items():
+            if table is not None:
+                table.to_parquet(self.folder / name, index=False)
         write_json(self.folder / HISTORY, to_plain(history))
+
+
+def _together(tables: list[pd.DataFrame | None]) -> pd.DataFrame | None:
+    found = [table for table in tables if table is not None]
+    return pd.concat(found, ignore_index=True) if found else None
 
 
 def run_folders(folders: Iterable[Path]) -> set[Path]:

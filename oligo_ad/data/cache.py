@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 from oligo_ad.config import DataConfig, SimulationConfig
 from oligo_ad.data.cohort import SHAPING, Cohort, build
 from oligo_ad.data.cohort_files import open_cohort, write_cohort
+from oligo_ad.data.depth import require_counts, thinned
 from oligo_ad.errors import UserError
 from oligo_ad.storage.atlas import Atlas, open_atlas
 from oligo_ad.storage.shelf import (
@@ -47,11 +48,47 @@ MADE = re.compile(
 )
 # What shapes a cohort and its files. This module does not: it only decides when one is made.
 COHORT_CODE = ("oligo_ad.data.cohort", "oligo_ad.data.cohort_files")
+DEPTH_CODE = "oligo_ad.data.depth"
 SIMULATION_CODE = "oligo_ad.simulation.simulate"
 
 
 def load_cohort(config: DataConfig, cache: Path) -> Cohort:
-    """The prepared cohort, from the cache or built now.
+    """The prepared cohort, from the cache or built now; with `data.match_depth`, its counts are thinned.
+
+    Raises:
+        UserError: anything wrong with the file or the choices; nothing is left in the cache then.
+    """
+    cohort, folder = _prepared(config, cache)
+    return load_thinned(cohort, folder) if config.match_depth else cohort
+
+
+def load_matched(config: DataConfig, cache: Path) -> Cohort:
+    """The prepared cohort with its counts thinned to a common depth, whatever `data.match_depth` is.
+
+    Raises:
+        UserError: as `load_cohort`, or there are no counts.
+    """
+    return load_thinned(*_prepared(config, cache))
+
+
+def load_thinned(cohort: Cohort, folder: Path) -> Cohort:
+    """The cohort of a folder of the cache with its counts thinned, from the cache too or made now."""
+    require_counts(cohort)
+    key = digest([code_of(DEPTH_CODE).encode(), folder.name.encode()])
+    own = folder.with_name(f"cohort-{key[:16]}")
+    with _locked(own):
+        if own.exists() and (kept := _checked(own)):
+            return kept
+        with published(own) as staging:
+            staging.mkdir()
+            made = thinned(cohort, staging)
+            seal(staging, write_cohort(made, staging))
+    log.info("counts thinned to a common depth: %s (%s)", own, megabytes(size(own)))
+    return made
+
+
+def _prepared(config: DataConfig, cache: Path) -> tuple[Cohort, Path]:
+    """The cohort as it is in the file, and its folder.
 
     Raises:
         UserError: anything wrong with the file or the choices; nothing is left in the cache then.
@@ -62,12 +99,12 @@ def load_cohort(config: DataConfig, cache: Path) -> Cohort:
         with _locked(folder):
             if folder.exists() and (cohort := _checked(folder)):
                 log.info("cohort: %s nuclei from the cache %s", f"{len(cohort.cells):,}", folder)
-                return cohort
+                return cohort, folder
             cohort = _built(atlas, config, folder)
     log.info(
         "cohort: %s nuclei prepared into %s (%s)", f"{len(cohort.cells):,}", folder, megabytes(size(folder))
     )
-    return cohort
+    return cohort, folder
 
 
 def source(config: DataConfig, cache: Path) -> Path:

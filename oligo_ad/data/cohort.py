@@ -98,7 +98,7 @@ class Cohort:
             self,
             matrix=self.matrix.of(rows),
             cells=self.cells.iloc[rows].reset_index(drop=True),
-            donors=self.donors[kept].drop(columns=[f"obs:{name}" for name in varying]),
+            donors=self.donors[kept].drop(columns=[f"obs:{name}" for name in varying], errors="ignore"),
             sums=self.sums.of(kept),
         )
 
@@ -128,7 +128,7 @@ def build(atlas: Atlas, config: DataConfig, folder: Path) -> Cohort:
         donors=pd.DataFrame({"nuclei": left[left > 0]}).join(columns).rename_axis("donor"),
         varying=varying,
         kinds=kinds,
-        sums=_sums(matrix, cells, expression),
+        sums=sums_of(matrix, cells, expression),
         steps=chosen.steps.assign(**{quality(config): left}),
         expression=expression,
         simulated=atlas.simulated,
@@ -205,7 +205,8 @@ def quality(config: DataConfig) -> str:
     return f"quality (≥ {config.min_genes} genes, ≥ {config.min_nuclei} nuclei a donor)"
 
 
-def _sums(matrix: NucleusMatrix, cells: pd.DataFrame, expression: Expression) -> DonorSums:
+def sums_of(matrix: NucleusMatrix, cells: pd.DataFrame, expression: Expression) -> DonorSums:
+    """Of each gene over each donor's nuclei, which come in the order of their donors."""
     scale = TARGET / np.maximum(cells["total"].to_numpy(), 1) if expression.content == "counts" else None
     donors, donor = np.unique(cells["donor"], return_inverse=True)
     return sum_by_donor(matrix, donor, len(donors), scale)

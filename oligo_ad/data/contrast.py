@@ -3,6 +3,7 @@
 A prepared cohort holds no label; whatever learns or predicts works on a contrast.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from oligo_ad.config import DataConfig, MetadataConfig, SplitConfig
 from oligo_ad.data.cache import load_cohort, source
 from oligo_ad.data.cohort import Cohort, lost_in_quality_control
 from oligo_ad.data.covariates import Covariates, read_covariates
-from oligo_ad.data.labels import Labels, read_labels
+from oligo_ad.data.labels import NEGATIVE, POSITIVE, Labels, read_labels
+from oligo_ad.data.lockbox import locked_donors, note
+from oligo_ad.data.overlap import people_of, twins
 from oligo_ad.data.permutation import exchanged, moved, relabelled
 from oligo_ad.data.selection import select
 from oligo_ad.data.split import Fold, make_folds
@@ -26,7 +29,8 @@ class Contrast:
 
     `cohort`: their nuclei. `labels`: which class each is in. `covariates`: what the model is given beside
     expression. `folds`: their train, validation and test parts. `flow`: donors and nuclei by step and class;
-    `excluded`: the same by label value that is in neither class.
+    `excluded`: the same by label value that is in neither class. `prepared`: the nuclei of every donor of the
+    file, and `box`: the labels of those that are in the lockbox. `remarks`: for the user.
     """
 
     cohort: Cohort
@@ -35,6 +39,9 @@ class Contrast:
     folds: list[Fold]
     flow: pd.DataFrame
     excluded: pd.DataFrame
+    prepared: Cohort
+    box: pd.Series
+    remarks: tuple[str, ...]
 
     def permuted(self, strata: pd.Series, seed: int, number: int) -> "Contrast":
         """The same nuclei under permuted labels, with the folds that go with them."""
@@ -45,7 +52,17 @@ class Contrast:
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks for the user on nuclei, labels and covariates."""
-        return self.cohort.notes + self.labels.notes + self.covariates.notes
+        return self.cohort.notes + self.labels.notes + self.covariates.notes + self.remarks
+
+    def with_box(self) -> "Contrast":
+        """The same with the donors of the lockbox among those that are compared, in no fold."""
+        label = pd.concat([self.labels.of_donor, self.box]).sort_index()
+        return replace(
+            self,
+            labels=replace(self.labels, of_donor=label),
+            cohort=self.prepared.of(label.index),
+            box=self.box.iloc[:0],
+        )
 
     @property
     def about(self) -> dict[str, str]:
@@ -64,16 +81,47 @@ def open_contrast(data: DataConfig, split: SplitConfig, metadata: MetadataConfig
         UserError: anything wrong with the file or the choices; what obs shows, before a count is read.
     """
     prepared, labels = prepared_cohort(data, cache)
+    flow = labels.flow(prepared.steps)
+    box = locked_donors(labels.of_donor, split.lockbox) if split.lockbox else labels.of_donor.iloc[:0]
+    if split.lockbox:
+        labels = labels.among(labels.of_donor.index.difference(box.index))
+        flow = pd.concat([flow, _outside(flow, labels, prepared)], ignore_index=True)
     cohort = prepared.of(labels.donors)
+    folds = make_folds(labels.of_donor, split)
     *_, before_quality, _ = prepared.steps
     return Contrast(
         cohort=cohort,
         labels=labels,
         covariates=read_covariates(cohort.donors, labels.of_donor, metadata),
-        folds=make_folds(labels.of_donor, split),
-        flow=labels.flow(prepared.steps),
+        folds=folds,
+        flow=flow,
         excluded=labels.excluded(prepared.steps[before_quality]),
+        prepared=prepared,
+        box=box,
+        remarks=tuple(_remarks(cohort, labels, split, box, folds)),
     )
+
+
+def _outside(flow: pd.DataFrame, labels: Labels, prepared: Cohort) -> pd.DataFrame:
+    """The last step of the flow: donors that are not in the lockbox."""
+    last = flow[flow["step"] == flow["step"].iloc[-1]].assign(step="not in the lockbox")
+    for group, value in ((POSITIVE, 1), (NEGATIVE, 0)):
+        own = labels.of_donor.index[labels.of_donor == value]
+        nuclei = prepared.donors["nuclei"][own].sum()
+        last.loc[last["class"] == group, ["donors", "nuclei"]] = [len(own), int(nuclei)]
+    return last
+
+
+def _remarks(
+    cohort: Cohort, labels: Labels, split: SplitConfig, box: pd.Series, folds: list[Fold]
+) -> Iterator[str]:
+    """What is said of donors beside their nuclei, labels and covariates."""
+    yield from twins(people_of(cohort.donors))
+    if split.lockbox:
+        yield note(box, labels.names)
+    if split.train_fraction < 1:
+        n = sum(len(fold.train) for fold in folds) / len(folds)
+        yield f"split.train_fraction={split.train_fraction}: {n:.0f} training donors in a fold, on average"
 
 
 def prepared_cohort(data: DataConfig, cache: Path) -> tuple[Cohort, Labels]:

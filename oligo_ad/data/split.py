@@ -19,6 +19,8 @@ from oligo_ad.errors import UserError, listing, nearest
 from oligo_ad.facts import PARTS
 from oligo_ad.storage.shelf import write_json
 
+FEWEST = 2  # training donors of a class, however small the share that is asked for
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -58,7 +60,19 @@ def make_folds(label: pd.Series, config: SplitConfig) -> list[Fold]:
     wanted = [fold for fold in folds if config.only in (None, fold.number)]
     if not wanted:
         raise UserError(f"split.only={config.only}: the folds are numbered 1 to {len(folds)}.")
-    return wanted
+    if config.train_fraction == 1:
+        return wanted
+    return [replace(fold, train=_fewer_donors(fold, label, config)) for fold in wanted]
+
+
+def _fewer_donors(fold: Fold, label: pd.Series, config: SplitConfig) -> tuple[str, ...]:
+    """A share of each class of the training donors; a smaller share is a part of a larger one."""
+    rng, kept = np.random.default_rng([config.seed, fold.number]), list[str]()
+    for value in (0, 1):
+        own = [donor for donor in fold.train if label[donor] == value]
+        n = min(len(own), max(FEWEST, round(config.train_fraction * len(own))))
+        kept += rng.permutation(np.array(own, dtype=object)).tolist()[:n]
+    return tuple(sorted(kept))
 
 
 def write_split(folds: list[Fold], label: pd.Series, config: SplitConfig, path: Path) -> None:
@@ -147,7 +161,9 @@ def _check(fold: Fold, label: pd.Series, config: SplitConfig) -> None:
     everyone = fold.train + fold.validation + fold.test
     if len(set(everyone)) != len(everyone):
         raise UserError(f"fold {fold.number} has a donor in two parts.")
-    if odd := set(everyone) ^ set(label.index):
+    # The saved folds of a run that trained on a share of its donors leave the others out.
+    left_out = set() if config.file and config.train_fraction < 1 else set(label.index) - set(everyone)
+    if odd := left_out | (set(everyone) - set(label.index)):
         raise UserError(f"fold {fold.number} and the cohort differ in donors: {listing(sorted(odd))}.")
     for part, donors in fold.parts.items():
         if label[list(donors)].nunique() < 2:

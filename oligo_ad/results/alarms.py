@@ -69,7 +69,7 @@ def _of_ranking(evaluation: Evaluation) -> Iterator[str]:
             "model remembers its donors."
         )
     if (test := evaluation.tests.get(MODEL)) and test.p > ALPHA:
-        yield f"Chance explains this result: with permuted labels p = {test.p:.3f}."
+        yield f"Chance may explain this result: with permuted labels p = {test.p:.3f}."
     elif not test and donors.auroc.low <= 0.5 <= donors.auroc.high:
         yield ("The interval of the donor AUROC includes 0.5, and no test was made: chance may explain this.")
     if evaluation.smallest_class < FEW_DONORS:

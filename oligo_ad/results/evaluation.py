@@ -9,6 +9,7 @@ from oligo_ad.data.cohort import DOUBT
 from oligo_ad.facts import PARTS, FoldHistory
 from oligo_ad.record import Record
 from oligo_ad.results import metrics
+from oligo_ad.results.calibration import agreement
 from oligo_ad.results.intervals import Interval
 from oligo_ad.results.metrics import Scores
 from oligo_ad.results.permutation import PermutationTest, permutation_tests
@@ -145,7 +146,7 @@ def evaluate(
         cells=_scores(scored, names, trained) if of_nuclei else {},
         training_donors=_training(_donor_table(train, donors, config, of_nuclei)),
         training_cells=_training(train) if of_nuclei else {},
-        calibration=metrics.calibration(samples["label"].to_numpy(), samples[MODEL].to_numpy()),
+        calibration=agreement(samples["label"].to_numpy(), samples[MODEL].to_numpy()),
         comparator=config.comparator if config.comparator in rivals else None,
         differences={name: _difference(donor_table, of_donors, MODEL, name, trained) for name in rivals},
         expression_over_covariates=(
@@ -172,6 +173,20 @@ def _difference(
 ) -> Difference:
     gain = scores[name].mean_over_folds["auroc"] - scores[other].mean_over_folds["auroc"]
     return Difference(gain, metrics.auroc_gain(donor_table, name, other, trained))
+
+
+def donor_table_of(
+    predictions: pd.DataFrame, record: Record, donors: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """A row for each fold and donor of some predictions; columns as of `Evaluation.donor_table`.
+
+    Args:
+        donors: label and nuclei by donor id; those of the run where None.
+    """
+    donors = record.facts.donor_table if donors is None else donors
+    samples = _samples(predictions, record.histories, donors)
+    of_nuclei = bool(samples["barcode"].notna().any())
+    return _donor_table(samples, donors, record.config.evaluation, of_nuclei)
 
 
 def _samples(predictions: pd.DataFrame, histories: list[FoldHistory], donors: pd.DataFrame) -> pd.DataFrame:

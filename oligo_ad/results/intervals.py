@@ -125,7 +125,7 @@ def balanced_accuracy(held_out: HeldOut, called: np.ndarray) -> Interval:
     ]
     means = np.array([_bounded(rate.total) for rate in rates])
     limits = [
-        _wilson(mean, held_out.training_factor * max(rate.smallest, _scale(mean, rate.variance)), QUANTILE)
+        wilson(mean, held_out.training_factor * max(rate.smallest, _scale(mean, rate.variance)), QUANTILE)
         for mean, rate in zip(means, rates, strict=True)
     ]
     below = np.linalg.norm(means - [one.low for one in limits]) / 2
@@ -146,7 +146,7 @@ def brier(held_out: HeldOut, probability: np.ndarray) -> Interval:
     # Satterthwaite 1946: the degrees of freedom of a sum of two estimated variances.
     own_freedom = _ratio(variances.sum() ** 2, (variances**2 / freedom).sum()) or freedom.sum()
     scale = held_out.training_factor * max(smallest, _scale(estimate, variances.sum()))
-    return _wilson(estimate, scale, float(t.ppf(0.5 + LEVEL / 200, own_freedom)))
+    return wilson(estimate, scale, float(t.ppf(0.5 + LEVEL / 200, own_freedom)))
 
 
 class Part(NamedTuple):
@@ -258,7 +258,7 @@ def _limits(estimate: float, variance: Callable[[float], float]) -> Interval:
     return Interval(float(low), float(high))
 
 
-def _wilson(estimate: float, scale: float, quantile: float) -> Interval:
+def wilson(estimate: float, scale: float, quantile: float) -> Interval:
     """Limits of a mean within 0 to 1 whose variance is `scale` times that of one value that is 0 or 1."""
     squared = quantile**2 * scale
     centre = (estimate + squared / 2) / (1 + squared)

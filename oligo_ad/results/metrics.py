@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
-from sklearn.linear_model import LogisticRegression
 
 from oligo_ad.results import intervals
 from oligo_ad.results.intervals import HeldOut, Interval
@@ -104,17 +103,6 @@ def held_out(table: pd.DataFrame, trained: float) -> HeldOut:
     """What intervals need to know of a table of scores."""
     fold, donor, label = (table[name].to_numpy() for name in ("fold", "donor", "label"))
     return HeldOut(fold, donor, label, trained)
-
-
-def calibration(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
-    """Slope and intercept of the label's logit on the predicted logit (Van Calster 2019); 1 and 0 are
-    ideal. A slope below 1 means predictions too extreme."""
-    bounded = probability.clip(1e-6, 1 - 1e-6)
-    logit = np.log(bounded / (1 - bounded))
-    if np.ptp(logit) < 1e-9:
-        return {"slope": float("nan"), "intercept": float("nan")}
-    fitted = LogisticRegression(C=1e6).fit(logit[:, None], label)
-    return {"slope": float(fitted.coef_[0, 0]), "intercept": float(fitted.intercept_[0])}
 
 
 def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:

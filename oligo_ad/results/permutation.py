@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from oligo_ad.facts import FoldHistory
 
@@ -42,17 +41,6 @@ def permutation_tests(permuted: pd.DataFrame, observed: dict[str, float]) -> dic
             p = (1 + as_large) / (len(null) + 1)
             tests[name] = PermutationTest(len(null), p, float(null.mean()), spread)
     return tests
-
-
-def null_distribution(null: np.ndarray, observed: float, colours: tuple[str, str]) -> Figure:
-    """AUROCs with permuted labels, and a line at the observed one; colours of both."""
-    figure = Figure(figsize=(5.0, 2.6))
-    axes = figure.subplots()
-    axes.hist(null, bins=np.linspace(0, 1, 41).tolist(), color=colours[0])
-    axes.axvline(observed, color=colours[1], lw=2, label="true labels")
-    axes.set(xlim=(0, 1), xlabel="donor AUROC", ylabel="permutations")
-    axes.legend(fontsize=8, frameon=False)
-    return figure
 
 
 def seconds_of(histories: list[FoldHistory], n: int) -> float:

@@ -10,6 +10,8 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from oligo_ad.facts import Epoch
+from oligo_ad.results import calibration
+from oligo_ad.results.calibration import Calibrated
 from oligo_ad.results.evaluation import MODEL, ORACLE, Evaluation
 
 matplotlib.rcdefaults()  # not those of a matplotlibrc that lies in the current directory
@@ -28,7 +30,9 @@ matplotlib.rcParams.update(
 )
 # Okabe & Ito's palette, readable without red-green vision.
 NEGATIVE, POSITIVE, GREY = "#0072B2", "#D55E00", "#999999"
-COLOURS = ["#000000", "#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"]
+COLOURS = [
+    "#000000", "#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#7F3C8D"
+]  # fmt: skip
 
 
 def donor_scores(evaluation: Evaluation, names: tuple[str, str]) -> Figure:
@@ -115,23 +119,58 @@ def learning_curves(
     return figure
 
 
-def reliability(evaluation: Evaluation) -> Figure:
-    """Observed share of the positive class against the predicted probability, over nuclei (or donors)."""
-    figure = Figure(figsize=(4.2, 4.0))
-    axes, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
-    table = evaluation.cell_table if evaluation.cells else evaluation.donor_table
-    label, probability = table["label"], table[MODEL]
-    observed, predicted = calibration_curve(label, probability, n_bins=10, strategy="quantile")
-    axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
-    axes.plot(predicted, observed, "o-", color=POSITIVE)
-    axes.set(
-        ylabel="observed share",
-        title=f"reliability ({'nuclei' if evaluation.cells else 'donors'})",
-        ylim=(0, 1),
+def reliability(evaluation: Evaluation, calibrated: Calibrated) -> Figure:
+    """Observed share of the positive class against the predicted probability: donors, and nuclei.
+
+    Donors in few bins of equal numbers, with intervals; the numbers beside the dots are donors.
+    """
+    figure = Figure(figsize=(8.2 if evaluation.cells else 4.2, 4.0))
+    panels = figure.subplots(1, 2 if evaluation.cells else 1, squeeze=False)[0]
+    table = calibration.reliability(calibrated.donors, "probability")
+    below, above = table["observed"] - table["low"], table["high"] - table["observed"]
+    panels[0].errorbar(
+        table["predicted"], table["observed"], [below, above], fmt="o", color=POSITIVE, capsize=3
     )
-    below.hist(probability, bins=40, range=(0, 1), color=GREY)
-    below.set(xlabel="predicted probability", xlim=(0, 1))
-    below.set_yticks([])
+    for row in table.itertuples():
+        panels[0].annotate(f" {row.donors}", (row.predicted, row.observed), fontsize=8, va="bottom")
+    if evaluation.cells:
+        label, probability = evaluation.cell_table["label"], evaluation.cell_table[MODEL]
+        observed, predicted = calibration_curve(label, probability, n_bins=10, strategy="quantile")
+        panels[1].plot(predicted, observed, "o-", color=POSITIVE)
+    for axes, what in zip(
+        panels, ("donors, at the cohort's prevalence", "nuclei, as predicted"), strict=False
+    ):
+        axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--")
+        axes.set(xlabel="predicted probability", ylabel="observed share", title=what)
+        axes.set(xlim=(0, 1), ylim=(-0.02, 1.02))
+    return figure
+
+
+def influence(table: pd.DataFrame, headline: float, names: tuple[str, str]) -> Figure:
+    """The headline without each donor, by class, and a line at the headline."""
+    figure = Figure(figsize=(6.4, 2.2))
+    axes = figure.subplots()
+    rng = np.random.default_rng(0)  # of the vertical jitter only
+    for value, colour in zip((0, 1), (NEGATIVE, POSITIVE), strict=True):
+        own = table.loc[table["label"] == value, "without"]
+        axes.scatter(own, value + rng.uniform(-0.25, 0.25, len(own)), s=28, c=colour, alpha=0.7)
+    axes.axvline(headline, color=GREY, ls="--", lw=1)
+    axes.set(xlabel="donor AUROC without one donor", ylim=(-0.6, 1.6))
+    axes.set_yticks([0, 1], names)
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def permuted(null: pd.DataFrame, evaluation: Evaluation) -> Figure:
+    """AUROCs with permuted labels, and a line at that with the true ones, for the model or the comparator."""
+    name = MODEL if MODEL in evaluation.tests else str(evaluation.comparator)
+    figure = Figure(figsize=(6.4, 2.4))
+    axes = figure.subplots()
+    axes.hist(null[name].dropna(), bins=np.linspace(0, 1, 41).tolist(), color=GREY)
+    observed = evaluation.donors[name].mean_over_folds["auroc"]
+    axes.axvline(observed, color=POSITIVE, lw=2, label="true labels")
+    axes.set(xlim=(0, 1), xlabel=f"donor AUROC of {name}", ylabel="permutations")
+    axes.legend(fontsize=8, frameon=False)
     return figure
 
 

@@ -17,7 +17,7 @@ from oligo_ad.baselines.predictors import MEANING
 from oligo_ad.facts import RunFacts
 from oligo_ad.foreign import to_yaml
 from oligo_ad.record import CELLS, DONORS, REPORT, RESULT, SPLIT, Record
-from oligo_ad.results import plots
+from oligo_ad.results import confounders, plots, subgroups
 from oligo_ad.results.alarms import alarms
 from oligo_ad.results.evaluation import MODEL, TEST, Evaluation, evaluate_run
 from oligo_ad.results.sentences import COVERAGE, INTERVAL_IS, RunSummary
@@ -34,8 +34,14 @@ PICTURES: dict[str, Callable[[RunSummary], Figure]] = {
         [history.best_epoch for history in run.record.histories],
         of_nuclei=bool(run.evaluation.cells),
     ),
-    "reliability": lambda run: plots.reliability(run.evaluation),
+    "reliability": lambda run: plots.reliability(run.evaluation, run.evidence.calibrated),
     "confusion": lambda run: plots.confusion(run.evaluation, run.class_names),
+    "influence": lambda run: plots.influence(
+        run.evidence.influence, run.evaluation.headline, run.class_names
+    ),
+}
+OF_TESTS: dict[str, Callable[[RunSummary], Figure]] = {  # where labels were permuted
+    "permuted labels": lambda run: plots.permuted(run.record.permuted, run.evaluation)
 }
 Drawn = TypeVar("Drawn")
 log = logging.getLogger(__name__)
@@ -65,12 +71,17 @@ def conclude(record: Record, objective: dict[str, Any] | None = None) -> tuple[R
 
 def draw(run: RunSummary) -> dict[str, Figure]:
     """The pictures by name, each stamped where the data are simulated; without those that cannot be drawn."""
-    drawn = {name: attempt(name, function, run) for name, function in PICTURES.items()}
+    drawn = {name: attempt(name, function, run) for name, function in pictures_of(run).items()}
     pictures = {name: figure for name, figure in drawn.items() if figure}
     for figure in pictures.values():
         if run.stamp:
             figure.suptitle(run.stamp, color="#b00020", fontsize=8, fontweight="bold", x=0.99, ha="right")
     return pictures
+
+
+def pictures_of(run: RunSummary) -> dict[str, Callable[[RunSummary], Figure]]:
+    """What is drawn of a run."""
+    return PICTURES | (OF_TESTS if run.evaluation.tests else {})
 
 
 def attempt(name: str, function: Callable[..., Drawn], *given: Any) -> Drawn | None:
@@ -100,7 +111,14 @@ def render(run: RunSummary, pictures: dict[str, str | None], found: list[str]) -
             baselines={name: MEANING[name] for name in evaluation.predictors if name in MEANING},
             added=added_value(evaluation, run.model),
             pictures=pictures,
-            missing=[name for name in PICTURES if name not in pictures],
+            missing=[name for name in pictures_of(run) if name not in pictures],
+            evidence=run.evidence,
+            confounder_table=confounders.table(run.evidence.confounders, run.class_names),
+            confounder_sentence=confounders.sentence(run.evidence.confounders),
+            subgroups=subgroups.table(run.evidence.subgroups, run.class_names),
+            influence_table=run.influence_table(),
+            calibration_table=run.calibration_table(),
+            lockbox_table=run.lockbox_table(),
             command=command_of(run.record.facts.words),
             again=shlex.join(["metadata=on", word("split.file", run.folder.absolute() / SPLIT)]),
             configuration=to_yaml(asdict(run.record.config)),
@@ -166,6 +184,7 @@ def metrics_of(run: RunSummary, found: list[str]) -> dict[str, Any]:
         "expression_over_covariates": (of := evaluation.expression_over_covariates) and asdict(of),
         "permutation_tests": {name: test._asdict() for name, test in evaluation.tests.items()},
         f"calibration_of_{'cells' if evaluation.cells else 'donors'}": evaluation.calibration,
+        "evidence": run.evidence.plain() if evaluation.part == TEST else {},
         "baselines_are": MEANING,
         "folds": [
             {

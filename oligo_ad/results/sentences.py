@@ -11,6 +11,7 @@ from oligo_ad.baselines.predictors import ENSEMBLE
 from oligo_ad.data.split import read_folds
 from oligo_ad.record import SPLIT, Record
 from oligo_ad.results.evaluation import MODEL, ORACLE, TEST, Evaluation
+from oligo_ad.results.evidence import Evidence, evidence_of
 from oligo_ad.results.intervals import LEVEL
 from oligo_ad.results.permutation import OFFERED, seconds_of
 from oligo_ad.results.verdict import shown, signed, verdict
@@ -43,6 +44,11 @@ class RunSummary:
 
     record: Record
     evaluation: Evaluation
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What is known beside the scores."""
+        return evidence_of(self.record, self.evaluation)
 
     @property
     def folder(self) -> Path:
@@ -133,6 +139,39 @@ class RunSummary:
             }
             for name, test in self.evaluation.tests.items()
         }
+        return pd.DataFrame(rows).T
+
+    def influence_table(self) -> pd.DataFrame:
+        """The donors by their influence on the headline, as text."""
+        found = self.evidence.influence
+        return pd.DataFrame(
+            {
+                "donor": found.index,
+                "class": [self.class_names[label] for label in found["label"]],
+                "nuclei": [f"{n:,}" for n in found["nuclei"]],
+                "score": found["score"].map("{:.3f}".format).to_numpy(),
+                "AUROC without": found["without"].map("{:.3f}".format).to_numpy(),
+                "change": found["change"].map("{:+.3f}".format).to_numpy(),
+            }
+        )
+
+    def calibration_table(self) -> pd.DataFrame:
+        """How well donor probabilities are calibrated, as text."""
+        found = self.evidence.calibrated
+        names = {"raw": "as predicted", "probability": "at the cohort's prevalence"}
+        heads = {"slope": "slope", "intercept": "intercept", "in_the_large": "in the large", "brier": "Brier"}
+        rows = {
+            names[kind]: {head: f"{scores[name]:.3f}" for name, head in heads.items()}
+            for kind, scores in found.scores.items()
+        }
+        rows["the prevalence, always"] = dict.fromkeys(heads.values(), "") | {
+            "Brier": f"{found.prevalence:.3f}"
+        }
+        return pd.DataFrame(rows).T
+
+    def lockbox_table(self) -> pd.DataFrame:
+        """Scores of the donors that were set aside, as text."""
+        rows = {self.label(n): _row(s.pooled, shown(s.auroc)) for n, s in self.evidence.lockbox.items()}
         return pd.DataFrame(rows).T
 
     def split_table(self) -> pd.DataFrame:

@@ -53,7 +53,7 @@ def verdict(evaluation: Evaluation, model: str, classes: tuple[str, str]) -> str
     sentences = [f"{_opening(found, evaluation, model, classes)}: {numbers}{_of_test(evaluation)}."]
     sentences += [_of_interval(found, auroc)] if found is not Claim.TOO_FEW else []
     sentences += [_of_comparator(found, evaluation, model)] if evaluation.comparator else []
-    return " ".join(sentences)
+    return " ".join(filter(None, sentences))
 
 
 def _opening(found: Claim, evaluation: Evaluation, model: str, classes: tuple[str, str]) -> str:

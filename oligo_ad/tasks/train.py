@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 
@@ -15,8 +15,12 @@ from accelerate import Accelerator
 from oligo_ad.baselines.build import make_baselines
 from oligo_ad.baselines.predictors import ENSEMBLE, Baselines
 from oligo_ad.config import Config, located
-from oligo_ad.data.cache import fingerprint, source
+from oligo_ad.data.cache import fingerprint, load_matched, source
+from oligo_ad.data.cohort import Cohort
+from oligo_ad.data.confounders import read_confounders, read_subgroups
 from oligo_ad.data.contrast import Contrast, open_contrast
+from oligo_ad.data.lockbox import open_box
+from oligo_ad.data.overlap import people_of
 from oligo_ad.data.split import Fold, write_split
 from oligo_ad.errors import UserError
 from oligo_ad.facts import PARTS, DonorFacts, Epoch, FoldHistory, RunFacts, Source
@@ -24,7 +28,7 @@ from oligo_ad.faults import writing
 from oligo_ad.inputs.loader import Sample
 from oligo_ad.models.build import make_classifier, make_featurizer
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
-from oligo_ad.record import FOLDS, PERMUTATIONS, SPLIT, Record
+from oligo_ad.record import BASELINES, FOLDS, LOCKBOX, MATCHED, PERMUTATIONS, SPLIT, Record
 from oligo_ad.results.environment import environment
 from oligo_ad.results.evaluation import TEST, VALIDATION
 from oligo_ad.results.metrics import best_threshold
@@ -50,7 +54,9 @@ SLOW_ATTENTION = (
 class Run:
     """What all folds share.
 
-    `sample`: what the model predicts. `baselines`: None where none is asked for. `started`: by the clock of
+    `sample`: what the model predicts. `baselines`: None where none is asked for. `subgroups`: the level of
+    each donor, by column. `matched`: the nuclei with counts thinned to a common depth, where test donors are
+    predicted from these too. `started`: by the clock of
     `time.perf_counter`.
     """
 
@@ -61,6 +67,8 @@ class Run:
     pretrained: Pretrained | None
     sample: Sample
     baselines: Baselines | None
+    subgroups: dict[str, pd.Series]
+    matched: Cohort | None
     started: float
 
     @property
@@ -98,8 +106,33 @@ def opened(config: Config, folder: Path) -> Iterator[Run]:
     start_tracker(accelerator, config, folder)
     wanted = config.evaluation.baselines
     baselines = make_baselines(contrast, config.evaluation, config.seed) if wanted else None
-    yield Run(config, Record(folder), accelerator, contrast, pretrained, sample, baselines, started)
+    subgroups = read_subgroups(contrast.cohort, contrast.labels.of_donor, config.evaluation.subgroups)
+    with accelerator.main_process_first():
+        matched = _matched(config, contrast)
+    yield Run(
+        config,
+        Record(folder),
+        accelerator,
+        contrast,
+        pretrained,
+        sample,
+        baselines,
+        subgroups,
+        matched,
+        started,
+    )
     accelerator.end_training()
+
+
+def _matched(config: Config, contrast: Contrast) -> Cohort | None:
+    """The nuclei with counts thinned to a common depth; None where that is not asked for, or cannot be."""
+    asked = config.evaluation.depth_matched and not config.data.match_depth and config.task.name == "train"
+    if not asked:
+        return None
+    if contrast.cohort.expression.content != "counts":
+        log.info("test donors are not scored at a common depth too: the file has no raw counts")
+        return None
+    return load_matched(config.data, config.cache.path).of(contrast.labels.donors)
 
 
 def begin(run: Run) -> None:
@@ -107,6 +140,8 @@ def begin(run: Run) -> None:
     if not run.writes:
         return
     config, record, contrast = run.config, run.record, run.contrast
+    if config.split.open_lockbox:
+        _open_box(run)
     # Folds left here by a run that was killed would pass for folds of this one.
     for folder in (FOLDS, PERMUTATIONS):
         rmtree(record.folder / folder, ignore_errors=True)
@@ -114,6 +149,21 @@ def begin(run: Run) -> None:
         record.write_config(asdict(located(config)))
         write_split(contrast.folds, contrast.labels.of_donor, config.split, record.folder / SPLIT)
         record.write_facts(_facts(run))
+
+
+def _open_box(run: Run) -> None:
+    """Enter in the register that this run scores the donors that were set aside.
+
+    Raises:
+        UserError: there are none, or another run has done that.
+    """
+    box = run.contrast.box
+    if not len(box):
+        raise UserError(
+            "split.open_lockbox=true needs the lockbox that was set aside: add split.lockbox=SHARE."
+        )
+    record, labels = run.record, run.contrast.labels
+    open_box(box, labels.column, record.folder, record.typed, run.config.cache.path)
 
 
 def train_fold(
@@ -134,17 +184,35 @@ def train_fold(
     logits = {part: model.logits(fitted.model, part) for part in parts}
     _check_finite(logits, fold, run.config)
     run.accelerator.free_memory()
-    # Baselines predict test donors too.
-    scored = run.baselines if run.writes and not is_trial else None
-    baselines = _scored(scored, model, logits) if scored else None
+    more = {} if is_trial else _of_test_donors(run, model, fitted, logits)
     threshold = _threshold(run.config, model, logits[VALIDATION])
     history = _history(model, fitted, kernels, threshold, time.perf_counter() - started)
     if run.writes:
         with writing(run.record.folder), run.record.fold(fold.number) as writer:
             if not is_trial:
                 save_bundle(model.bundle(threshold), writer.model)
-            writer.write(history, model.predictions(logits), baselines)
+            writer.write(history, model.predictions(logits), more)
     return history
+
+
+def _of_test_donors(
+    run: Run, model: FoldModel, fitted: Fitted, logits: dict[str, np.ndarray]
+) -> dict[str, pd.DataFrame]:
+    """What else is predicted of test donors: tables by the names of their files."""
+    found, fold = {}, model.fold
+    if run.matched:
+        found[MATCHED] = model.predict_others(fitted.model, run.matched.of(fold.test))
+    box = run.contrast.box
+    if run.config.split.open_lockbox and len(box):
+        found[LOCKBOX] = model.predict_others(fitted.model, run.contrast.prepared.of(box.index))
+    if run.baselines and run.writes:
+        found[BASELINES] = _scored(run.baselines, model, logits)
+        if LOCKBOX in found:
+            both = run.contrast.with_box()
+            others = make_baselines(both, run.config.evaluation, run.config.seed)
+            scored = others.score(replace(fold, test=tuple(box.index)))
+            found[LOCKBOX] = found[LOCKBOX].merge(scored.drop(columns="fold"), on="donor")
+    return found
 
 
 def _scored(baselines: Baselines, model: FoldModel, logits: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -217,16 +285,14 @@ def _history(
 
 def _facts(run: Run) -> RunFacts:
     contrast, pretrained, accelerator = run.contrast, run.pretrained, run.accelerator
-    donors = contrast.cohort.donors["nuclei"].items()
     return RunFacts(
         cohort=contrast.about,
         simulated=contrast.cohort.simulated,
         classes=contrast.labels.names,
         sample=run.sample,
-        donors={
-            str(donor): DonorFacts(label=int(contrast.labels.of_donor[donor]), nuclei=int(nuclei))
-            for donor, nuclei in donors
-        },
+        donors=_donors(contrast.prepared, contrast.labels.of_donor),
+        locked=_donors(contrast.prepared, contrast.box),
+        box_is_open=run.config.split.open_lockbox,
         flow=contrast.flow.to_dict("records"),
         excluded=contrast.excluded.to_dict("records"),
         notes=list(contrast.notes),
@@ -237,8 +303,20 @@ def _facts(run: Run) -> RunFacts:
         environment=environment(accelerator.device, accelerator.num_processes),
         words=run.record.typed,
         sources=_sources(run.config),
+        confounders={str(n): c.to_dict() for n, c in read_confounders(contrast.cohort).items()},
+        subgroups={name: levels.to_dict() for name, levels in run.subgroups.items()},
         seconds=time.perf_counter() - run.started,
     )
+
+
+def _donors(cohort: Cohort, label: pd.Series) -> dict[str, DonorFacts]:
+    """Facts of the donors that have these labels."""
+    own = cohort.donors.loc[label.index]
+    people = people_of(own).facts
+    return {
+        str(donor): DonorFacts(label=int(label[donor]), nuclei=int(nuclei), person=people[str(donor)])
+        for donor, nuclei in own["nuclei"].items()
+    }
 
 
 def _check_components(config: Config, pretrained: Pretrained | None) -> Sample:

@@ -130,7 +130,7 @@ CONSTRUCTED: dict[str, tuple[Callable[[Cohort], Evaluation], str]] = {
     ),
     "chance, tested": (
         lambda c: replace(result(c, good(c)), tests={"model": PermutationTest(200, 0.3, 0.5, 0.1)}),
-        "Chance explains this result: with permuted labels p = 0.300",
+        "Chance may explain this result: with permuted labels p = 0.300",
     ),
     "few donors": (few_donors, "one donor moves every number"),
     "a baseline does better": (
