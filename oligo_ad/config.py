@@ -199,7 +199,7 @@ class CacheConfig:
 class PlainTask:
     """A task that has no fields of its own."""
 
-    name: Literal["train", "inspect", "prepare", "cache", "clear_cache"]
+    name: Literal["train", "prepare", "cache", "clear_cache"]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -213,6 +213,14 @@ class ValidateTask:
     trial: Annotated[int, Field(ge=0)] | None  # its number in the study
     prune: bool  # stop where the median of earlier trials was better
     startup: Positive  # trials of the study before any is stopped
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class InspectTask:
+    """What a file holds; see `tasks/inspect.py`."""
+
+    name: Literal["inspect"]
+    run: str | None = None  # the directory of a run whose donors are looked for in the file
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -232,7 +240,9 @@ class PermuteTask:
     predictors: Literal["all", "baselines"]  # baselines: they alone, in seconds
 
 
-Task = Annotated[PlainTask | ValidateTask | ReportTask | PermuteTask, Field(discriminator="name")]
+Task = Annotated[
+    PlainTask | InspectTask | ValidateTask | ReportTask | PermuteTask, Field(discriminator="name")
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -38,13 +38,16 @@ def people_of(donors: pd.DataFrame) -> People:
 
 def expected_pairs(facts: pd.DataFrame) -> float:
     """How many pairs of these donors chance makes equal in all facts, were the facts independent."""
-    equal = 1.0
+    if len(facts) < 2:
+        return 0.0
+    pairs = len(facts) * (len(facts) - 1) / 2
+    expected = pairs
     # Levels of one fact are one fact.
     names = pd.Series([str(name).partition("=")[0] for name in facts], dtype=object)
     for name in names.unique():
-        shares = facts.loc[:, (names == name).to_numpy()].value_counts(normalize=True, dropna=False)
-        equal *= float((shares**2).sum())
-    return len(facts) * (len(facts) - 1) / 2 * equal
+        counts = facts.loc[:, (names == name).to_numpy()].value_counts(dropna=False)
+        expected *= float((counts * (counts - 1) / 2).sum()) / pairs
+    return expected
 
 
 def twins(people: People) -> list[str]:

@@ -31,7 +31,8 @@ matplotlib.rcParams.update(
 # Okabe & Ito's palette, readable without red-green vision.
 NEGATIVE, POSITIVE, GREY = "#0072B2", "#D55E00", "#999999"
 COLOURS = [
-    "#000000", "#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#7F3C8D"
+    "#000000", "#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2",
+    "#D55E00", "#F0E442", "#7F3C8D",
 ]  # fmt: skip
 
 

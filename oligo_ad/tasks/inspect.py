@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from oligo_ad.config import Config, DataConfig
+from oligo_ad.config import Config, DataConfig, InspectTask
 from oligo_ad.data.cache import source
 from oligo_ad.data.cohort import donor_columns
 from oligo_ad.data.columns import ALIASES, Column, find_column, passed_over, read_column
@@ -13,10 +13,13 @@ from oligo_ad.data.covariates import read_covariates
 from oligo_ad.data.genes import VARIABLE, gene_names, gene_notes
 from oligo_ad.data.labels import Labels, read_labels
 from oligo_ad.data.leakage import LABEL_DERIVED, derived_from_label
+from oligo_ad.data.overlap import People, people_of, shared, twins
 from oligo_ad.data.people import Grouping, check_people, vary_within
 from oligo_ad.data.selection import Selection, recognise, select
 from oligo_ad.data.split import make_folds
+from oligo_ad.data.values import key
 from oligo_ad.errors import UserError, listing
+from oligo_ad.record import open_run
 from oligo_ad.storage.atlas import Atlas, open_atlas
 from oligo_ad.storage.candidates import Candidate
 from oligo_ad.storage.expression import Expression, NoExpressionError, find_expression
@@ -171,6 +174,7 @@ def _would_use(atlas: Atlas, config: Config, var: pd.DataFrame) -> list[str]:
     lines = ["A run would use (before quality control):", *_classes(chosen, labels)]
     lines += [f"  note: {note}" for note in (*chosen.notes, *people, *gene_notes(var), *labels.notes)]
     lines += _covariates(atlas, config, chosen, labels)
+    lines += _overlap(atlas, config, chosen)
     try:
         folds = make_folds(labels.of_donor, config.split)
         parts = ", ".join(f"{len(donors)} {part}" for part, donors in folds[0].parts.items())
@@ -179,6 +183,23 @@ def _would_use(atlas: Atlas, config: Config, var: pd.DataFrame) -> list[str]:
         lines.append(f"  split={config.split.kind} would REFUSE this: {error}")
     reasons = "; or ".join(sorted(set(LABEL_DERIVED.values())))
     return [*lines, f"  a column is refused as metadata where {reasons}"]
+
+
+def _overlap(atlas: Atlas, config: Config, chosen: Selection) -> list[str]:
+    """Donors that may be one person, and donors that an earlier run has seen."""
+    donors, varying, _ = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows))
+    people = people_of(donors.drop(columns=[f"obs:{name}" for name in varying], errors="ignore"))
+    lines = [f"  note: {found}" for found in twins(people)]
+    if isinstance(config.task, InspectTask) and config.task.run:
+        facts = open_run(config.task.run).facts
+        known = facts.donors | facts.locked
+        seen = People(
+            pd.Series([key(donor) for donor in known], list(known)),
+            pd.Series({donor: of.person for donor, of in known.items()}, dtype=object),
+        )
+        found = shared(people, seen) or ["no donor of that run is found here"]
+        lines += [f"  run={config.task.run}: {sentence}" for sentence in found]
+    return lines
 
 
 def _covariates(atlas: Atlas, config: Config, chosen: Selection, labels: Labels) -> list[str]:

@@ -227,3 +227,22 @@ def test_every_donor_validates_about_as_often_as_any_other() -> None:
     times = Counter(donor for fold in make_folds(SEA_AD, many) for donor in fold.validation)
     assert set(times) == set(SEA_AD.index)
     assert max(times.values()) < 24
+
+
+# A share of the training donors
+
+
+@given(st.floats(0.05, 1), st.floats(0.05, 1), st.integers(0, 50))
+def test_a_smaller_share_of_training_donors_is_a_part_of_a_larger_one(
+    one: float, other: float, seed: int
+) -> None:
+    label = pd.Series([1] * 20 + [0] * 10, [f"D{n:02d}" for n in range(30)])
+    whole = builders.configuration("split=cv", "split.folds=3", f"split.seed={seed}").split
+    small, large = (make_folds(label, replace(whole, train_fraction=share)) for share in sorted((one, other)))
+    for full, less, more in zip(make_folds(label, whole), small, large, strict=True):
+        assert set(less.train) <= set(more.train) <= set(full.train)
+        assert (less.validation, less.test) == (full.validation, full.test)
+        assert label[list(less.train)].value_counts().min() >= 2
+        for value in (0, 1):
+            wanted = max(2, max(one, other) * (label[list(full.train)] == value).sum())
+            assert abs((label[list(more.train)] == value).sum() - wanted) <= 0.5

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from oligo_ad.results.calibration import agreement
 from oligo_ad.results.metrics import (
     auroc_gain,
     best_threshold,
-    calibration,
-    donor_scores,
     score,
     summarise,
 )
+from oligo_ad.scores import donor_scores
 
 LABEL = np.array([1, 1, 1, 1, 0, 0])
 PROBABILITY = np.array([0.9, 0.8, 0.6, 0.3, 0.7, 0.2])
@@ -173,10 +173,6 @@ def test_calibration_recovers_how_predictions_were_distorted(stretch: float, shi
     rng = np.random.default_rng(0)
     logit = rng.normal(0.3, 1, 20_000)
     label = (rng.random(len(logit)) < 1 / (1 + np.exp(-logit))).astype(int)
-    found = calibration(label, 1 / (1 + np.exp(-(stretch * logit + shift))))
+    found = agreement(label, 1 / (1 + np.exp(-(stretch * logit + shift))))
     assert found["slope"] == pytest.approx(1 / stretch, rel=0.06)
     assert found["intercept"] == pytest.approx(-shift / stretch, abs=0.06)
-
-
-def test_calibration_of_a_constant_prediction_is_unknown() -> None:
-    assert np.isnan(calibration(np.array([0, 1]), np.array([0.5, 0.5]))["slope"])

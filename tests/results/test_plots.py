@@ -1,5 +1,7 @@
 """Pictures show the numbers that they are drawn from: each is read back from its figure."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,10 @@ from oligo_ad.config import EvaluationConfig
 from oligo_ad.data.split import Fold
 from oligo_ad.facts import Epoch
 from oligo_ad.results import plots
+from oligo_ad.results.calibration import Line, calibrate, reliability
 from oligo_ad.results.evaluation import Evaluation, evaluate
+from oligo_ad.results.influence import influence_table
+from oligo_ad.results.permutation import PermutationTest
 from tests.builders import configuration, history
 
 NAMES = ("Not AD", "High")
@@ -80,14 +85,38 @@ def test_learning_curves_are_those_of_the_history_with_a_dot_at_the_epoch_kept()
     }  # fmt: skip
 
 
-def test_reliability_is_the_share_of_positives_among_nuclei_of_like_probability() -> None:
+def test_reliability_is_the_share_of_positives_among_samples_of_like_probability() -> None:
     evaluation = result()
-    axes, below = plots.reliability(evaluation).axes
-    found = np.asarray(axes.lines[1].get_data()).T
+    calibrated = calibrate(evaluation.donor_table, {1: Line(1.0, 0.7)}, {})
+    of_donors, of_nuclei = plots.reliability(evaluation, calibrated).axes
+    found = np.asarray(of_nuclei.lines[0].get_data()).T
     table = evaluation.cell_table
     of_tenth = table.groupby(pd.qcut(table["model"], 10), observed=True)
     assert found == pytest.approx(of_tenth[["model", "label"]].mean().to_numpy())
-    assert np.sum([bar.get_height() for bar in below.patches]) == len(table)
+    bins = reliability(calibrated.donors, "probability")
+    dots = np.asarray(of_donors.lines[0].get_data()).T
+    assert dots == pytest.approx(bins[["predicted", "observed"]].to_numpy())
+    assert [text.get_text() for text in of_donors.texts] == [f" {n}" for n in bins["donors"]]
+
+
+def test_a_dot_without_each_donor_lies_at_the_headline_without_it() -> None:
+    evaluation = result()
+    found = influence_table(evaluation.donor_table, "model", evaluation.headline)
+    (axes,) = plots.influence(found, evaluation.headline, NAMES).axes
+    for value, dots in enumerate(axes.collections):
+        without, heights = np.asarray(dots.get_offsets()).T
+        assert without.tolist() == found["without"][found["label"] == value].tolist()
+        assert (np.abs(heights - value) < 0.5).all()
+    assert axes.lines[0].get_xdata()[0] == evaluation.headline
+
+
+def test_permuted_aurocs_are_counted_beside_the_true_one() -> None:
+    evaluation = result()
+    null = pd.DataFrame({"model": np.linspace(0.2, 0.8, 50), "rival": np.nan})
+    tested = replace(evaluation, tests={"model": PermutationTest(50, 0.3, 0.5, 0.1)})
+    (axes,) = plots.permuted(null, tested).axes
+    assert sum(bar.get_height() for bar in axes.patches) == 50
+    assert axes.lines[0].get_xdata()[0] == evaluation.headline
 
 
 def test_the_confusion_picture_counts_by_true_and_called_class() -> None:

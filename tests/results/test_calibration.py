@@ -1,0 +1,140 @@
+"""Calibration moves probabilities to a prevalence, changes no order, and sees validation donors only."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oligo_ad.results.calibration import (
+    Line,
+    agreement,
+    calibrate,
+    fold_line,
+    log_odds,
+    logit_of,
+    platt,
+    reliability,
+    to_prevalence,
+)
+from oligo_ad.scores import probability_of
+
+SCORES = st.lists(st.floats(0.01, 0.99), min_size=4, max_size=20)
+
+
+@given(SCORES, st.integers(0, 1000))
+def test_platt_never_changes_the_order_of_donors(scores: list[float], seed: int) -> None:
+    score = np.array(scores)
+    label = np.random.default_rng(seed).permutation(np.r_[1, 0, np.ones(len(score) - 2, int)])
+    line = platt(logit_of(score), label)
+    assert line.slope > 0
+    assert np.isfinite([line.slope, line.intercept]).all()
+    order = np.argsort(score, kind="stable")
+    assert (np.diff(line.apply(logit_of(score))[order]) >= -1e-12).all()
+
+
+def test_donors_told_apart_without_an_error_give_no_certainty() -> None:
+    line = platt(np.array([3.0, 2.0, -2.0, -3.0]), np.array([1, 1, 0, 0]))
+    calibrated = probability_of(line.apply(np.array([3.0, -3.0])))
+    assert 0.6 < calibrated[0] < 0.95
+    assert calibrated[1] == pytest.approx(1 - calibrated[0], abs=1e-3)
+
+
+def test_platt_finds_the_line_that_was_lost() -> None:
+    rng = np.random.default_rng(0)
+    logit = rng.normal(0, 2, 20_000)
+    label = (rng.random(20_000) < probability_of(logit)).astype(int)
+    line = platt((logit - 1) / 3, label)
+    assert line == pytest.approx((3, 1), abs=0.1)
+
+
+@given(st.floats(0.05, 0.95), st.floats(0.05, 0.95), st.floats(0.05, 0.95))
+def test_prevalences_compose(first: float, second: float, third: float) -> None:
+    logit = np.array([-1.0, 0.3, 2.0])
+    way = to_prevalence(second, third).apply(to_prevalence(first, second).apply(logit))
+    assert way == pytest.approx(to_prevalence(first, third).apply(logit))
+
+
+@pytest.mark.parametrize("weight", ["balanced", 1.0, 3.0])
+@pytest.mark.parametrize("prevalence", [0.5, 0.8])
+def test_the_prior_alone_is_exact_for_a_model_that_knows_the_evidence(
+    weight: float | str, prevalence: float
+) -> None:
+    """Densities are known, so the probability at any prevalence is, too."""
+    rng = np.random.default_rng(1)
+    samples = (np.arange(2000) < 1200).astype(int)
+    w = (800 / 1200) if weight == "balanced" else float(weight)
+    evidence = rng.normal(size=5)
+    trained = evidence + np.log(1200 / 800) + np.log(w)
+    donors = (np.arange(40) < 40 * prevalence).astype(int)
+    line, reached = fold_line("none", w, samples, donors, (np.empty(0), np.empty(0)))
+    assert reached == prevalence
+    assert line.apply(trained) == pytest.approx(evidence + log_odds(prevalence))
+
+
+def test_platt_is_fitted_on_the_validation_donors_of_its_fold_and_on_nothing_else() -> None:
+    score, label = np.array([0.9, 0.6, 0.4, 0.2]), np.array([1, 1, 0, 0])
+    own = fold_line("platt", 0.3, np.ones(5), np.array([1, 0]), (score, label))
+    other = fold_line("platt", 7.0, np.array([0, 1]), np.array([1, 1, 0]), (score, label))
+    assert own == other
+    assert own[0] == platt(logit_of(score), label)
+    assert own[1] == 0.5
+
+
+def table(n: int = 40, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    label = (rng.random(n) < 0.7).astype(int)
+    model = probability_of(rng.normal(label - 0.5, 1))
+    return pd.DataFrame(
+        {
+            "fold": np.arange(n) % 2 + 1,
+            "donor": [f"D{i:02d}" for i in range(n)],
+            "label": label,
+            "model": model,
+        }
+    )
+
+
+def test_each_donor_goes_through_the_line_of_its_fold() -> None:
+    given = table()
+    lines = {1: Line(1.0, 0.5), 2: Line(2.0, -1.0)}
+    stated = {1: Line(1.0, 2.0), 2: Line(1.0, 3.0)}
+    found = calibrate(given, lines, stated)
+    for fold, line in lines.items():
+        own = (given["fold"] == fold).to_numpy()
+        expected = line.apply(logit_of(given["model"].to_numpy()))[own]
+        assert found.donors["probability"][own].to_numpy() == pytest.approx(probability_of(expected))
+        assert found.donors["stated"][own].to_numpy() == pytest.approx(probability_of(expected + fold + 1))
+    assert found.donors["raw"].tolist() == given["model"].tolist()
+    assert calibrate(given, lines, {}).donors["stated"].isna().all()
+    share = given["label"].mean()
+    assert found.prevalence == pytest.approx(np.mean((share - given["label"]) ** 2))
+
+
+def test_agreement_is_ideal_for_true_probabilities_and_tells_what_is_wrong() -> None:
+    rng = np.random.default_rng(0)
+    logit = rng.normal(0.5, 1.5, 40_000)
+    label = (rng.random(40_000) < probability_of(logit)).astype(int)
+    right = agreement(label, probability_of(logit))
+    assert right["slope"] == pytest.approx(1, abs=0.05)
+    assert right["intercept"] == pytest.approx(0, abs=0.05)
+    assert right["in_the_large"] == pytest.approx(0, abs=0.03)
+    assert agreement(label, probability_of(3 * logit))["slope"] == pytest.approx(right["slope"] / 3, rel=0.01)
+    assert agreement(label, probability_of(logit - 1))["in_the_large"] == pytest.approx(1, abs=0.05)
+    assert right["brier"] < agreement(label, probability_of(3 * logit))["brier"]
+
+
+def test_equal_probabilities_have_no_slope() -> None:
+    found = agreement(np.array([1, 0, 1]), np.full(3, 0.5))
+    assert np.isnan(found["slope"])
+    assert found["in_the_large"] == pytest.approx(log_odds(2 / 3))
+
+
+def test_reliability_counts_each_donor_once_in_bins_of_equal_numbers() -> None:
+    once = calibrate(table(), {1: Line(1, 0), 2: Line(1, 0)}, {}).donors
+    found = reliability(pd.concat([once, once.assign(fold=once["fold"] + 2)]), "probability")
+    assert found["donors"].tolist() == [8] * 5
+    assert (found["observed"] * found["donors"]).sum() == once["label"].sum()
+    assert (found["low"] <= found["observed"]).all()
+    assert (found["observed"] <= found["high"]).all()
+    assert found["predicted"].is_monotonic_increasing
