@@ -11,7 +11,7 @@
     folds/<k>/baselines.parquet     a row a test donor: fold, donor, and a column a baseline
     folds/<k>/model.safetensors     the trained model, with all that prediction needs
     permutations/<k>.json           Permutation: what a refit on permuted labels reached
-    metrics.json, donors.csv, cells.parquet, report.html    what follows from all these
+    metrics.json, donors.csv, cells.parquet, report.html, dome.json, card.md    what follows from all these
     failure.json, pruned.json       why there is no result
     .hydra/overrides.yaml           the words of the command line, as text
     run.log                         what the run has told
@@ -52,6 +52,7 @@ PERMUTATIONS = "permutations"
 HISTORY, PREDICTIONS, BASELINES = "history.json", "predictions.parquet", "baselines.parquet"
 MATCHED, LOCKBOX, MODEL = "matched.parquet", "lockbox.parquet", "model.safetensors"
 RESULT, DONORS, CELLS, REPORT = "metrics.json", "donors.csv", "cells.parquet", "report.html"
+DOME, CARD = "dome.json", "card.md"
 FAILURE, PRUNED = "failure.json", "pruned.json"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 
