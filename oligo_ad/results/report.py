@@ -250,10 +250,20 @@ def _write_tables(run: RunSummary) -> None:
     if facts.random_weights:
         marks["weights"] = "random, not pretrained"
     with published(run.folder / DONORS) as staging:
-        staging.write_text(to_csv(evaluation.donor_table.assign(**marks)), encoding="utf-8")
+        staging.write_text(to_csv(_donors(run).assign(**marks)), encoding="utf-8")
     if evaluation.cells:
         with published(run.folder / CELLS) as staging:
             evaluation.cell_table.assign(**marks).to_parquet(staging, index=False)
+
+
+def _donors(run: RunSummary) -> pd.DataFrame:
+    """The scores of donors; of test donors also the probability at the cohort's prevalence, and a stated."""
+    table = run.evaluation.donor_table
+    if run.evaluation.part != TEST:
+        return table
+    found, stated = run.evidence.calibrated.donors, run.record.config.evaluation.prevalence
+    table = table.assign(probability=found["probability"].to_numpy())
+    return table.assign(**{f"probability at {stated:g}": found["stated"].to_numpy()}) if stated else table
 
 
 def svg(figure: Figure) -> str:
