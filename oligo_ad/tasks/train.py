@@ -287,6 +287,7 @@ def _history(
 
 def _facts(run: Run) -> RunFacts:
     contrast, pretrained, accelerator = run.contrast, run.pretrained, run.accelerator
+    found = read_confounders(contrast.cohort, contrast.labels.column)
     return RunFacts(
         cohort=contrast.about,
         simulated=contrast.cohort.simulated,
@@ -305,7 +306,7 @@ def _facts(run: Run) -> RunFacts:
         environment=environment(accelerator.device, accelerator.num_processes),
         words=run.record.typed,
         sources=_sources(run.config),
-        confounders={str(n): c.to_dict() for n, c in read_confounders(contrast.cohort).items()},
+        confounders={str(n): c.to_dict() for n, c in found.items()},
         subgroups={name: levels.to_dict() for name, levels in run.subgroups.items()},
         seconds=time.perf_counter() - run.started,
     )
