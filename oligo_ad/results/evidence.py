@@ -57,7 +57,9 @@ def evidence_of(record: Record, evaluation: Evaluation) -> Evidence:
     test = evaluation.tests.get(MODEL)
     n = int((labels == 1).sum()), int((labels == 0).sum())
     return Evidence(
-        confounders=confounders.confounders_of(evaluation, facts.confounder_table),
+        confounders=confounders.confounders_of(
+            evaluation, facts.confounder_table, facts.donor_table["label"], facts.covariates
+        ),
         subgroups=subgroups.subgroups_of(evaluation, facts.subgroups),
         calibrated=calibrated_of(record, evaluation),
         influence=moved,
