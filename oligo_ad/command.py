@@ -40,6 +40,7 @@ neuropathology from one with none?
   python run.py sweep=mlp split=cv                           a search for settings
   python run.py rerun=RUN                                    the same run again
   python run.py task=report run=RUN                          its report, drawn again
+  python run.py task=permute run=RUN                         its result, tested against permuted labels
 
 Tasks, as task=choice:
 {tasks}

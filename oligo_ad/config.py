@@ -277,7 +277,7 @@ class SweepConfig:
     seeds: Seeds  # a trial is the mean over them
     objective: Objective
     parallel: Positive  # trials that are launched together
-    sampler: Literal["tpe", "random"]
+    sampler: Literal["tpe", "random", "grid"]  # grid: every combination of the space, on test donors
     prune: bool  # stop trials that are worse than the median of those before
     startup: Positive  # trials at random, before any is proposed or pruned
     resume: str | None  # the directory of a sweep to go on with

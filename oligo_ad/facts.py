@@ -89,12 +89,14 @@ class Excluded(TypedDict):
 class Permutation:
     """What a refit on permuted labels reached: donor AUROC by predictor, mean over folds.
 
-    `strata`: the donor columns within whose levels labels were permuted.
+    `run`: the identity of the run that was refitted, so that no file of another run counts. `strata`: the
+    donor columns within whose levels labels were permuted.
     """
 
     number: Annotated[int, Field(ge=1)]
+    run: str
     strata: list[str]
-    auroc: dict[str, Auroc]
+    auroc: Annotated[dict[str, Auroc], Field(min_length=1)]
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,15 @@ def progress(what: str, total: int, unit: str) -> Iterator[Advance]:
         if bar.disable and started + elapsed - last_line > EVERY:
             last_line = started + elapsed
             left = elapsed * (total - finished) / finished
-            done_so_far = f"{finished:,} of {total:,} {unit}, {finished / elapsed:,.0f} a second"
+            done_so_far = f"{finished:,} of {total:,} {unit}, {_rate(finished / elapsed)}"
             log.info("%s: %s, %.0f s left", what, ", ".join(filter(None, (done_so_far, speed))), left)
 
     with bar:
         yield advance
+
+
+def _rate(a_second: float) -> str:
+    return f"{a_second:,.0f} a second" if a_second >= 1 else f"{60 * a_second:.2g} a minute"
 
 
 def _terminal() -> bool:

@@ -10,8 +10,8 @@
     folds/<k>/lockbox.parquet       predictions of donors that were set aside, with those of baselines
     folds/<k>/baselines.parquet     a row a test donor: fold, donor, and a column a baseline
     folds/<k>/model.safetensors     the trained model, with all that prediction needs
-    permutations/<k>.json           Permutation: what a refit on permuted labels reached
-    metrics.json, donors.csv, cells.parquet, report.html    what follows from all these
+    permutations/<k>.json           Permutation: what a refit on permuted labels reached; k from 1
+    metrics.json, donors.csv, cells.parquet, report.html, dome.json, card.md    what follows from all these
     failure.json, pruned.json       why there is no result
     .hydra/overrides.yaml           the words of the command line, as text
     run.log                         what the run has told
@@ -37,21 +37,24 @@ from oligo_ad.record_files import (
     check_columns,
     check_finite,
     donors_table,
+    first_line,
     is_number,
     parsed,
     parsed_json,
     parsed_yaml,
+    read_facts,
     read_table,
     split_folds,
     unreadable,
 )
-from oligo_ad.storage.shelf import published, write_json, write_text
+from oligo_ad.storage.shelf import digest, published, write_json, write_text
 
 CONFIG, SPLIT, FACTS, FOLDS = "config.yaml", "split.json", "facts.json", "folds"
 PERMUTATIONS = "permutations"
 HISTORY, PREDICTIONS, BASELINES = "history.json", "predictions.parquet", "baselines.parquet"
 MATCHED, LOCKBOX, MODEL = "matched.parquet", "lockbox.parquet", "model.safetensors"
 RESULT, DONORS, CELLS, REPORT = "metrics.json", "donors.csv", "cells.parquet", "report.html"
+DOME, CARD = "dome.json", "card.md"
 FAILURE, PRUNED = "failure.json", "pruned.json"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 
@@ -199,10 +202,28 @@ class Record:
         return _together([fold.lockbox for fold in self.folds])
 
     @property
+    def identity(self) -> str:
+        """A hash of configuration, split and facts, which no two runs have in common."""
+        return digest((self.folder / name).read_bytes() for name in (CONFIG, SPLIT, FACTS))
+
+    @property
     def permutations(self) -> list[Permutation]:
-        """The refits on permuted labels that are done, by number."""
+        """The refits on permuted labels that are done, by number.
+
+        Raises:
+            UserError: one is damaged, or of another run, or they are of two tests.
+        """
         files = (file for file in (self.folder / PERMUTATIONS).glob("*.json") if is_number(file.stem))
-        return [parsed(file, Permutation) for file in sorted(files, key=lambda file: int(file.stem))]
+        in_order = sorted(files, key=lambda file: int(file.stem))
+        identity = self.identity if in_order else ""
+        found = [_permutation(file, identity) for file in in_order]
+        if len(tests := {tuple(one.strata) for one in found}) > 1:
+            within = " and ".join(listing(strata) or "no strata" for strata in sorted(tests))
+            raise UserError(
+                f"{self.folder / PERMUTATIONS} holds permutations within {within}, which are no one test: "
+                "remove it, and permute anew."
+            )
+        return found
 
     @property
     def permuted(self) -> pd.DataFrame:
@@ -278,6 +299,20 @@ def _together(tables: list[pd.DataFrame | None]) -> pd.DataFrame | None:
     return pd.concat(found, ignore_index=True) if found else None
 
 
+def _permutation(file: Path, identity: str) -> Permutation:
+    """A permutation of the run that has this identity."""
+    try:
+        found = read_facts(file, Permutation)
+        if found.run != identity or str(found.number) != file.stem:
+            raise ValueError("it is of another run, or has another number")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} is no permutation of this run ({first_line(error)}). Remove it: task=permute makes it "
+            "anew."
+        ) from None
+    return found
+
+
 def run_folders(folders: Iterable[Path]) -> set[Path]:
     """Every run directory at or under some folders, however the run ended."""
     marks = (RESULT, FAILURE, PRUNED, OVERRIDES)
@@ -291,8 +326,21 @@ def open_run(folder: str | Path) -> Record:
     Raises:
         UserError: there is none, or it is incomplete.
     """
+    return _opened(folder, (CONFIG, SPLIT, FACTS, RESULT))
+
+
+def open_trained(folder: str | Path) -> Record:
+    """The record of a run whose folds are all there; it may have been interrupted while labels were permuted.
+
+    Raises:
+        UserError: as `open_run`.
+    """
+    return _opened(folder, (CONFIG, SPLIT, FACTS))
+
+
+def _opened(folder: str | Path, needed: tuple[str, ...]) -> Record:
     record = Record(Path(folder).expanduser())
-    missing = [name for name in (CONFIG, SPLIT, FACTS, RESULT) if not (record.folder / name).exists()]
+    missing = [name for name in needed if not (record.folder / name).exists()]
     missing = missing or _missing_folds(record)
     if not record.folder.is_dir() or missing:
         lacks = f"it has no {listing(missing)}" if record.folder.is_dir() else "there is no such folder"

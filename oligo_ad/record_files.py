@@ -39,9 +39,22 @@ def parsed_yaml(file: Path) -> Any:
 
 def parsed(file: Path, kind: type[Facts]) -> Facts:
     try:
-        found: Facts = from_plain(parsed_json(file), kind)
+        return read_facts(file, kind)
+    except (OSError, ValueError) as error:
+        raise unreadable(file, error) from None
+
+
+def read_facts(file: Path, kind: type[Facts]) -> Facts:
+    """An instance of a class of facts.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or holds something else.
+    """
+    content = read_json(file)
+    try:
+        found: Facts = from_plain(content, kind)
     except ValidationError as error:
-        raise unreadable(file, ValueError("; ".join(explain(error, root=kind))[:300])) from None
+        raise ValueError("; ".join(explain(error, root=kind))[:300]) from None
     return found
 
 
@@ -105,5 +118,8 @@ def is_number(name: str) -> bool:
 
 
 def unreadable(file: Path, error: Exception) -> UserError:
-    first = str(error).partition("\n")[0]
-    return UserError(f"{file} cannot be read, so {file.parent} is no finished run: {first}.")
+    return UserError(f"{file} cannot be read, so {file.parent} is no finished run: {first_line(error)}.")
+
+
+def first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

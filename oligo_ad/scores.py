@@ -1,9 +1,10 @@
-"""From logits to probabilities, and from the nuclei of a donor to its score."""
+"""From logits to probabilities, from nuclei to the score of their donor, from donors to an AUROC."""
 
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 DonorScore = Literal["mean", "mean_logit", "fraction"]
 
@@ -23,3 +24,16 @@ def donor_scores(probability: np.ndarray, donor: np.ndarray, how: DonorScore) ->
         return pd.Series(probability_of(logit.to_numpy()), logit.index)
     values = (probability >= 0.5).astype(float) if how == "fraction" else probability
     return pd.Series(values).groupby(donor).mean()
+
+
+def aurocs(label: np.ndarray, score_PD: np.ndarray) -> np.ndarray:
+    """AUROC [P] of several predictors at once, from ranks; a tie counts one half (Hanley & McNeil 1982).
+
+    Args:
+        label: [D] 0 or 1, both of them.
+        score_PD: of each predictor for each donor.
+    """
+    n_positive = int(label.sum())
+    ranks = rankdata(score_PD, axis=1)[:, label == 1].sum(axis=1)
+    found: np.ndarray = (ranks - n_positive * (n_positive + 1) / 2) / (n_positive * (len(label) - n_positive))
+    return found

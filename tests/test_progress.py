@@ -35,6 +35,13 @@ def test_a_line_reports_what_is_done_its_rate_and_the_time_left(
     assert caplog.messages == ["reading X: 4,000 of 10,000 nuclei, 200 a second, 3 MB/s, 30 s left"]
 
 
+def test_the_rate_of_slow_work_is_not_nothing(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with progress("permuting", 200, "permutations") as advance:
+        clock.now += 30
+        advance(1)
+    assert caplog.messages == ["permuting: 1 of 200 permutations, 2 a minute, 5970 s left"]
+
+
 def test_no_bytes_are_reported_where_none_are_known(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     with progress("simulating", 100, "nuclei") as advance:
         clock.now += 25

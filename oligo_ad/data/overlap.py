@@ -9,6 +9,7 @@ import pandas as pd
 from oligo_ad.data.covariates import encode
 from oligo_ad.data.values import key
 from oligo_ad.errors import listing
+from oligo_ad.facts import DonorFacts
 
 FACTS = ("age", "sex", "apoe4", "apoe2", "pmi", "education")
 FEWEST = 4  # known facts of a person
@@ -34,6 +35,12 @@ def people_of(donors: pd.DataFrame) -> People:
     ]
     ids = donors.index.astype(str)
     return People(pd.Series([key(one) for one in ids], ids), pd.Series(hashed, ids))
+
+
+def people_in(facts: dict[str, DonorFacts]) -> People:
+    """Of a run, from what it has recorded of its donors."""
+    keys = pd.Series([key(donor) for donor in facts], list(facts), dtype=object)
+    return People(keys, pd.Series([of.person for of in facts.values()], list(facts), dtype=object))
 
 
 def expected_pairs(facts: pd.DataFrame) -> float:

@@ -5,7 +5,9 @@ depth. So every fold keeps its numbers of each class, however the folds were mad
 nothing all permutations are equally likely: a test on them is exact (Ojala & Garriga 2010, JMLR 11:1833).
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -45,7 +47,10 @@ def moved(folds: Sequence[Fold], source: dict[str, str]) -> list[Fold]:
     def own(donors: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(receiver[donor] for donor in donors))
 
-    return [Fold(fold.number, own(fold.train), own(fold.validation), own(fold.test)) for fold in folds]
+    return [
+        replace(fold, train=own(fold.train), validation=own(fold.validation), test=own(fold.test))
+        for fold in folds
+    ]
 
 
 def strata_of(donors: pd.DataFrame, label: pd.Series, names: Sequence[str]) -> pd.Series:
@@ -76,8 +81,13 @@ def strata_of(donors: pd.DataFrame, label: pd.Series, names: Sequence[str]) -> p
 
 
 def movable(strata: pd.Series, label: pd.Series) -> int:
-    """Donors whose stratum has both classes."""
+    """Donors that can get the other label: their stratum has both classes."""
     return int((label.groupby(strata).transform("nunique") > 1).sum())
+
+
+def labellings(strata: pd.Series, label: pd.Series) -> int:
+    """How many different labels the donors can have together; with fewer than 20, no p can mean much."""
+    return math.prod(math.comb(len(own), int(own.sum())) for _, own in label.groupby(strata))
 
 
 def _levels(values: pd.Series) -> pd.Series:

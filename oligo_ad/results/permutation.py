@@ -43,6 +43,6 @@ def permutation_tests(permuted: pd.DataFrame, observed: dict[str, float]) -> dic
     return tests
 
 
-def seconds_of(histories: list[FoldHistory], n: int) -> float:
-    """About how long a test takes: every permutation trains all folds again."""
-    return n * sum(history.seconds for history in histories)
+def seconds_of(histories: list[FoldHistory], n: int, n_processes: int = 1) -> float:
+    """About how long `n` permutations take: each trains all folds again."""
+    return n * sum(history.seconds for history in histories) / n_processes

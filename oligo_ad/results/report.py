@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from oligo_ad.baselines.predictors import MEANING
 from oligo_ad.facts import RunFacts
 from oligo_ad.foreign import to_yaml
-from oligo_ad.record import CELLS, DONORS, REPORT, RESULT, SPLIT, Record
-from oligo_ad.results import confounders, plots, subgroups
+from oligo_ad.record import CARD, CELLS, DOME, DONORS, REPORT, RESULT, SPLIT, Record
+from oligo_ad.results import checklist, confounders, plots, subgroups
 from oligo_ad.results.alarms import alarms
 from oligo_ad.results.evaluation import MODEL, TEST, Evaluation, evaluate_run
 from oligo_ad.results.sentences import COVERAGE, INTERVAL_IS, RunSummary
@@ -36,6 +36,7 @@ PICTURES: dict[str, Callable[[RunSummary], Figure]] = {
     ),
     "reliability": lambda run: plots.reliability(run.evaluation, run.evidence.calibrated),
     "confusion": lambda run: plots.confusion(run.evaluation, run.class_names),
+    "flow": lambda run: plots.flow(run.record.facts.flow, run.parts(), run.class_names),
     "influence": lambda run: plots.influence(
         run.evidence.influence, run.evaluation.headline, run.class_names
     ),
@@ -62,6 +63,8 @@ def conclude(record: Record, objective: dict[str, Any] | None = None) -> tuple[R
         sources = {name: attempt(name, svg, figure) for name, figure in pictures.items()}
         pictures = {name: figure for name, figure in pictures.items() if sources[name]}
         write_text(record.folder / REPORT, render(run, {name: sources[name] for name in pictures}, found))
+        write_json(record.folder / DOME, checklist.dome(run))
+        write_text(record.folder / CARD, checklist.card(run))
     more = {"objective": objective} if objective else {}
     write_json(record.folder / RESULT, metrics_of(run, found) | more)
     if is_result:
@@ -247,10 +250,20 @@ def _write_tables(run: RunSummary) -> None:
     if facts.random_weights:
         marks["weights"] = "random, not pretrained"
     with published(run.folder / DONORS) as staging:
-        staging.write_text(to_csv(evaluation.donor_table.assign(**marks)), encoding="utf-8")
+        staging.write_text(to_csv(_donors(run).assign(**marks)), encoding="utf-8")
     if evaluation.cells:
         with published(run.folder / CELLS) as staging:
             evaluation.cell_table.assign(**marks).to_parquet(staging, index=False)
+
+
+def _donors(run: RunSummary) -> pd.DataFrame:
+    """The scores of donors; of test donors also the probability at the cohort's prevalence, and a stated."""
+    table = run.evaluation.donor_table
+    if run.evaluation.part != TEST:
+        return table
+    found, stated = run.evidence.calibrated.donors, run.record.config.evaluation.prevalence
+    table = table.assign(probability=found["probability"].to_numpy())
+    return table.assign(**{f"probability at {stated:g}": found["stated"].to_numpy()}) if stated else table
 
 
 def svg(figure: Figure) -> str:

@@ -188,6 +188,18 @@ class RunSummary:
                 rows.append(row)
         return pd.DataFrame(rows)
 
+    def parts(self) -> dict[str, tuple[list[int], list[int]]]:
+        """Fewest and most donors of the negative and the positive class in each part of a fold."""
+        label = self.record.facts.donor_table["label"]
+        counts: dict[str, list[tuple[int, int]]] = {}
+        for fold in read_folds(self.folder / SPLIT):
+            for part, ids in fold.parts.items():
+                own = label[list(ids)]
+                counts.setdefault(part, []).append((int((own == 0).sum()), int((own == 1).sum())))
+        return {
+            part: (sorted({n for n, _ in own}), sorted({n for _, n in own})) for part, own in counts.items()
+        }
+
     def flow_table(self) -> pd.DataFrame:
         """Donors and nuclei of each class after each step of the selection."""
         flow = pd.DataFrame(self.record.facts.flow)

@@ -5,26 +5,29 @@ run is compared with the best run on the same folds of the same data. Directorie
 what cannot be read of one is said in its row, and the others stand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from oligo_ad.baselines.predictors import MEANING
+from oligo_ad.data.overlap import people_in, shared
 from oligo_ad.errors import UserError, listing
-from oligo_ad.facts import Headline, Result
-from oligo_ad.record import Record, run_folders
+from oligo_ad.facts import Result
+from oligo_ad.record import FACTS, Record, run_folders
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL
-from oligo_ad.results.intervals import LEVEL, Interval, auroc_deviations
-from oligo_ad.results.metrics import auroc_gain, held_out, summarise
+from oligo_ad.results.intervals import LEVEL, HeldOut, Interval, auroc_deviations
+from oligo_ad.results.metrics import auroc_gain, held_out, mean_auroc, summarise
 from oligo_ad.sweeps.trials import field_of
 
 N_DRAWS, SEED = 4000, 0
 OUTER = "split.only"
+FORMER = "pseudobulk"  # the comparator of runs that have named none
+FEW_SEEDS = 3
 # Fields that a search sets in its trials; they are no settings of the model.
 TRIAL_FIELDS = (
     "task",
@@ -74,6 +77,11 @@ class ComparedRun:
         return self.result.headline.trained_donors or float(self.donors["donor"].nunique())
 
     @property
+    def has_facts(self) -> bool:
+        """Whether it recorded who its donors are."""
+        return (self.record.folder / FACTS).exists()
+
+    @property
     def validated(self) -> bool:
         """Whether it is a trial of a search, scored on validation donors."""
         return self.result.scored_on == "validation donors"
@@ -111,7 +119,7 @@ class Leaderboard:
 
     `table`: a row for each run, ordered by `score`, which is donor AUROC, or what a search maximised.
     `differing`: overrides that differ between runs. `warnings`: reasons to doubt the order. `tested`: for a
-    search, the result of the settings that it chose.
+    search, the result of the settings that it chose. `remarks`: what the runs show together.
     """
 
     table: pd.DataFrame
@@ -119,6 +127,7 @@ class Leaderboard:
     warnings: list[str]
     simulated: bool
     tested: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def objectives(self) -> list[str]:
@@ -165,8 +174,9 @@ def compare(runs: list[ComparedRun]) -> Leaderboard:
     return Leaderboard(
         table=table.reset_index(drop=True),
         differing=differing,
-        warnings=_warnings(finished) + _damaged(runs),
+        warnings=_warnings(finished) + _shared_donors(finished) + _damaged(runs),
         simulated=any(run.result.simulated for run in finished),
+        remarks=tuple(_of_seeds(finished)),
     )
 
 
@@ -189,9 +199,9 @@ def _row(run: ComparedRun, differing: list[str], best: ComparedRun | None) -> di
         "low": headline.interval.low,
         "high": headline.interval.high,
         **_difference("to the best run", _paired(run, best)),
-        "best baseline": headline.best_baseline,
-        "baseline AUROC": headline.value - headline.gain if headline.best_baseline else np.nan,
-        **_difference("to the best baseline", _to_baseline(headline)),
+        **_to_comparator(run),
+        "p": headline.p if headline.p is not None else np.nan,
+        "training donors": headline.trained_donors or np.nan,
         "nuclei AUROC": _nuclei_auroc(run),
         "seconds": run.result.seconds,
         "failure": "",
@@ -222,9 +232,25 @@ def _paired(run: ComparedRun, other: ComparedRun) -> tuple[float, Interval] | No
     return _auroc(run) - _auroc(other), auroc_gain(both, MODEL, "other", trained)
 
 
-def _to_baseline(headline: Headline) -> tuple[float, Interval] | None:
-    spread = headline.gain_interval
-    return (headline.gain, Interval(spread.low, spread.high)) if spread else None
+def _to_comparator(run: ComparedRun) -> dict[str, Any]:
+    """The baseline that was named beforehand, and the difference to it.
+
+    Runs of earlier versions have named none: they are compared with pseudobulk.
+    """
+    headline = run.result.headline
+    name, found = headline.comparator, None
+    if name and headline.gain_interval:
+        spread = headline.gain_interval
+        found = headline.gain, Interval(spread.low, spread.high)
+    elif headline.best_baseline and FORMER in run.donors and not run.validated:
+        name = FORMER
+        gain = mean_auroc(run.donors, MODEL) - mean_auroc(run.donors, name)
+        found = gain, auroc_gain(run.donors, MODEL, name, run.trained)
+    return {
+        "comparator": name if found else None,
+        "comparator AUROC": headline.value - found[0] if found else np.nan,
+        **_difference("to the comparator", found),
+    }
 
 
 def result_of(runs: list[ComparedRun]) -> str:
@@ -235,7 +261,8 @@ def result_of(runs: list[ComparedRun]) -> str:
     donors = pd.concat([run.donors for run in done], ignore_index=True)
     trained = float(np.mean([run.trained for run in done]))
     scored = donors.select_dtypes("number")
-    predictors = [MODEL, *(name for name in MEANING if name in scored)]
+    comparator = done[0].result.headline.comparator or FORMER
+    predictors = [MODEL, *([comparator] if comparator in scored else [])]
     scores = {name: summarise(donors, name, trained) for name in predictors}
     auroc = {name: found.mean_over_folds["auroc"] for name, found in scores.items()}
     spread = scores[MODEL].auroc
@@ -245,10 +272,10 @@ def result_of(runs: list[ComparedRun]) -> str:
     )
     if len(predictors) == 1:
         return f"{text}."
-    best = max(predictors[1:], key=lambda name: auroc[name])
-    gain = auroc_gain(donors, MODEL, best, trained)
+    gain = auroc_gain(donors, MODEL, comparator, trained)
+    difference = auroc[MODEL] - auroc[comparator]
     return (
-        f"{text}; the best baseline, {best}, {auroc[best]:.3f}; difference {auroc[MODEL] - auroc[best]:+.3f} "
+        f"{text}; the comparator, {comparator}, {auroc[comparator]:.3f}; difference {difference:+.3f} "
         f"({gain.low:+.3f} to {gain.high:+.3f})."
     )
 
@@ -263,13 +290,54 @@ def _drawn(runs: list[ComparedRun]) -> np.ndarray:
     Each donor's part in each AUROC is multiplied by one normal number, the same for all runs (the multiplier
     bootstrap: Chernozhukov, Chetverikov & Kato 2013, Ann. Statist. 41:2786); so runs keep their correlation.
     """
-    parts = []
-    for run in runs:
-        table = run.donors.sort_values(["fold", "donor"])
-        parts.append(auroc_deviations(held_out(table, run.trained), table[MODEL].to_numpy()))
-    deviation = np.array(parts)
+    deviation = np.array([auroc_deviations(*_rows(run)) for run in runs])
     drawn = deviation @ np.random.default_rng(SEED).normal(size=(deviation.shape[1], N_DRAWS))
     return np.array([[_auroc(run)] for run in runs]) + drawn
+
+
+def _of_seeds(finished: list[ComparedRun]) -> Iterator[str]:
+    """How much the seed moves the score, and how much the donors do, where runs differ in nothing else."""
+    groups: dict[tuple[tuple[str, str], ...], list[ComparedRun]] = {}
+    for run in finished:
+        others = tuple(sorted((k, v) for k, v in run.overrides.items() if k not in ("seed", *TRIAL_FIELDS)))
+        groups.setdefault((*others, ("data", run.data)), []).append(run)
+    several = [own for own in groups.values() if len({run.overrides.get("seed") for run in own}) >= FEW_SEEDS]
+    if not several:
+        return
+    # The mean square within groups, and the variance of a run's score by its donors.
+    squares = [np.var([_auroc(run) for run in own], ddof=1) for own in several]
+    of_seed = float(np.sqrt(np.average(squares, weights=[len(own) - 1 for own in several])))
+    deviations = [auroc_deviations(*_rows(run)) for own in several for run in own]
+    of_donors = float(np.sqrt(np.mean([(own**2).sum() for own in deviations])))
+    n, folds = max(len(own) for own in several), {run.folds for own in several for run in own}
+    what = "The seed" if len(folds) == len(several) else "The seed, with the division into folds,"
+    share = of_seed**2 / (of_seed**2 + of_donors**2)
+    yield (
+        f"{what} moves the donor AUROC by {of_seed:.3f} (SD over {n} seeds), the choice of donors by "
+        f"{of_donors:.3f} (standard error): {100 * share:.0f} % of the variance of one run is the seed's. "
+        + ("More seeds help little." if share < 0.2 else "The mean over seeds is steadier than one run.")
+    )
+
+
+def _rows(run: ComparedRun) -> tuple[HeldOut, np.ndarray]:
+    """What is computed of a run's donors: the rows, and the scores of its model."""
+    table = run.donors.sort_values(["fold", "donor"])
+    return held_out(table, run.trained), table[MODEL].to_numpy()
+
+
+def _shared_donors(finished: list[ComparedRun]) -> list[str]:
+    """A warning where runs on different data files share donors: one cohort is no test of the other."""
+    first: dict[str, ComparedRun] = {}
+    for run in finished:
+        first.setdefault(run.data, run)
+    warnings = []
+    for one, other in combinations(first.values(), 2):
+        if not (one.has_facts and other.has_facts):
+            continue
+        people = [people_in(run.record.facts.donors) for run in (one, other)]
+        where = f"data of {one.folder.name} and {other.folder.name}"
+        warnings += [f"{where}: {sentence}" for sentence in shared(*people)]
+    return warnings
 
 
 def _damaged(runs: list[ComparedRun]) -> list[str]:

@@ -17,6 +17,7 @@ from oligo_ad.results.sentences import COVERAGE
 from oligo_ad.sheets import to_csv
 from oligo_ad.storage.shelf import write_text
 from oligo_ad.sweeps.comparison import Leaderboard
+from oligo_ad.sweeps.pictures import FEWEST, FRACTION, choices, learning_curve, of_choices
 from oligo_ad.words import command_of, word
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ def render(board: Leaderboard) -> str:
         board=board,
         coverage=COVERAGE,
         shown=_shown(board),
+        remarks=remarks(board),
         again=[
             command_of([word("rerun", folder)])
             for folder in board.table["folder"][board.table["status"] == "finished"].head(3)
@@ -58,7 +60,7 @@ def summary(board: Leaderboard, folder: Path) -> str:
     text = shown.drop(columns=[name for name in ("nuclei AUROC", "seconds") if name in shown])
     warnings = [f"! {warning}." for warning in board.warnings]
     stamp = ["SIMULATED"] if board.simulated else []
-    tested = [board.tested] if board.tested else []
+    tested = [*([board.tested] if board.tested else []), *remarks(board)]
     place = f"leaderboard: {folder / NAME}.html"
     whole = "\n" + "\n\n".join([*stamp, text.to_string(index=False), *warnings, *tested, place])
     # Words of another person's run may hold what a terminal obeys.
@@ -72,12 +74,29 @@ def draw(board: Leaderboard) -> dict[str, Figure]:
     if len(done) < 2 or not settings:
         return {}
     pictures = {"settings": parallel_coordinates(done, settings, board.scored)}
+    if has_choices(board):
+        pictures["choices"] = choices(done, settings, _short(settings))
+    if FRACTION in settings and not board.objectives:
+        pictures["training donors"] = learning_curve(done)
     if len(done) >= ENOUGH:
         pictures["importance"] = importance(done, settings)
     if board.simulated:
         for figure in pictures.values():
             figure.suptitle("SIMULATED", color="#b00020", fontsize=8, fontweight="bold", x=0.99, ha="right")
     return pictures
+
+
+def has_choices(board: Leaderboard) -> bool:
+    """Whether it is a grid of several settings, no search, with enough runs to show them together."""
+    done = board.table[board.table["status"] == "finished"]
+    settings = [name for name in board.differing if name not in ("seed", "split.only")]
+    return len(settings) > 1 and len(done) >= FEWEST and not board.objectives
+
+
+def remarks(board: Leaderboard) -> list[str]:
+    """What the runs show together."""
+    done = board.table[board.table["status"] == "finished"]
+    return [*([of_choices(done)] if has_choices(board) else []), *board.remarks]
 
 
 def parallel_coordinates(done: pd.DataFrame, settings: list[str], scored: str) -> Figure:
@@ -153,12 +172,13 @@ def _shown(board: Leaderboard) -> pd.DataFrame:
     for name in board.objectives:
         shown[name] = ["" if np.isnan(value) else f"{value:.4f}" for value in table[name]]
     shown["donor AUROC"] = _with_interval(table, "donor AUROC", "low", "high")
-    if "best baseline" in table:
-        for name in ("to the best run", "to the best baseline"):
+    if "comparator" in table:
+        shown["p"] = ["" if np.isnan(value) else f"{value:.3f}" for value in table["p"]]
+        for name in ("to the best run", "to the comparator"):
             shown[name] = _with_interval(table, name, f"{name}, low", f"{name}, high", "+")
-        shown["best baseline"] = [
+        shown["comparator"] = [
             f"{name} {auroc:.3f}" if isinstance(name, str) else ""
-            for name, auroc in zip(table["best baseline"], table["baseline AUROC"], strict=True)
+            for name, auroc in zip(table["comparator"], table["comparator AUROC"], strict=True)
         ]
         for name, digits in (("nuclei AUROC", 3), ("seconds", 0)):
             shown[name] = ["" if np.isnan(value) else f"{value:.{digits}f}" for value in table[name]]

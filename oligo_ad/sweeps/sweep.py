@@ -76,7 +76,11 @@ def _run(
 ) -> None:
     """A search where there is a space to search in; a grid otherwise."""
     of_runs = [override for override in overrides if _group(override) not in ("sweep", "task")]
-    if settings.space:
+    if settings.sampler == "grid":
+        typed = {field_of(override) for override in of_runs}
+        # What is typed stands in the place of the preset's values.
+        of_runs += [f"{field}={values}" for field, values in settings.space.items() if field not in typed]
+    elif settings.space:
         from oligo_ad.sweeps.search import search
 
         search(runner, settings, config.split, of_runs)

@@ -13,11 +13,10 @@ from oligo_ad.data.covariates import read_covariates
 from oligo_ad.data.genes import VARIABLE, gene_names, gene_notes
 from oligo_ad.data.labels import Labels, read_labels
 from oligo_ad.data.leakage import LABEL_DERIVED, derived_from_label
-from oligo_ad.data.overlap import People, people_of, shared, twins
+from oligo_ad.data.overlap import people_in, people_of, shared, twins
 from oligo_ad.data.people import Grouping, check_people, vary_within
 from oligo_ad.data.selection import Selection, recognise, select
 from oligo_ad.data.split import make_folds
-from oligo_ad.data.values import key
 from oligo_ad.errors import UserError, listing
 from oligo_ad.record import open_run
 from oligo_ad.storage.atlas import Atlas, open_atlas
@@ -192,11 +191,7 @@ def _overlap(atlas: Atlas, config: Config, chosen: Selection) -> list[str]:
     lines = [f"  note: {found}" for found in twins(people)]
     if isinstance(config.task, InspectTask) and config.task.run:
         facts = open_run(config.task.run).facts
-        known = facts.donors | facts.locked
-        seen = People(
-            pd.Series([key(donor) for donor in known], list(known)),
-            pd.Series({donor: of.person for donor, of in known.items()}, dtype=object),
-        )
+        seen = people_in(facts.donors | facts.locked)
         found = shared(people, seen) or ["no donor of that run is found here"]
         lines += [f"  run={config.task.run}: {sentence}" for sentence in found]
     return lines

@@ -1,31 +1,32 @@
 """`task=permute run=DIR`: a finished run tested against permuted labels, each with a whole refit.
 
-Permutations are divided among processes, and each leaves a small file in the run directory when it is done;
-so a test that was interrupted goes on, and one of 200 can be extended.
+Each permutation leaves a small file in the run directory when it is done. So a test that was interrupted
+goes on, one of 200 can be extended, and one of the baselines alone can have the model added.
 """
 
 import logging
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import defaultdict
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from oligo_ad.config import Config, EvaluationConfig, PermuteTask
+from oligo_ad.config import Config, PermuteTask
+from oligo_ad.data.contrast import Contrast, open_contrast
+from oligo_ad.data.permutation import labellings, movable, strata_of
+from oligo_ad.data.split import read_folds
 from oligo_ad.errors import UserError, listing
 from oligo_ad.facts import Permutation
+from oligo_ad.faults import writing
 from oligo_ad.launch import world_size
 from oligo_ad.progress import progress
-from oligo_ad.record import Record, open_run
-from oligo_ad.threads import CORES
+from oligo_ad.record import SPLIT, Record, open_trained
+from oligo_ad.rerun import settings_of
+from oligo_ad.results.permutation import seconds_of
+from oligo_ad.results.report import conclude
+from oligo_ad.results.sentences import duration
+from oligo_ad.storage.shelf import claimed
+from oligo_ad.training.workers import default_processes, refitted
 from oligo_ad.words import command_of, word
-
-if TYPE_CHECKING:
-    from oligo_ad.training.refit import Refit
 
 log = logging.getLogger(__name__)
 
@@ -36,127 +37,160 @@ def permute(config: Config, folder: Path) -> None:
     """Test the run that `config.task` names, and draw its report anew; nothing is written to `folder`.
 
     Raises:
-        UserError: no run is named, its directory holds no finished run, or its data are not there any more.
+        UserError: no run is named, its directory holds no trained run, its data are not there any more, or
+            some permutations could not be made.
     """
     assert isinstance(config.task, PermuteTask)
     if config.task.run is None:
         raise UserError("task=permute needs the directory of a run: python run.py task=permute run=DIR")
     if config.permutations < 1:
         raise UserError("task=permute needs permutations=N, such as permutations=200.")
-    from oligo_ad.faults import writing
-    from oligo_ad.rerun import settings_of
-    from oligo_ad.results.report import conclude
-    from oligo_ad.storage.shelf import claimed
-
-    record = open_run(config.task.run)
-    settings = settings_of(config.task.run)
+    record = open_trained(config.task.run)
     with claimed(record.folder, f"another process is at work in {record.folder}."), writing(record.folder):
+        settings = _settings(config, config.task.run)
+        contrast = _contrast_of(record, settings)
+        check_permutations(record, settings, contrast)
         with_model = config.task.predictors == "all"
-        refit_permuted(record, settings, config.evaluation, config.permutations, with_model)
+        missing = refit_permuted(record, settings, contrast, config.permutations, with_model)
         conclude(record, record.metrics.get("objective"))
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {config.permutations} permutations could not be made: {listing(missing, 6)}. "
+            "The others are kept, and the same command tries these again."
+        )
+
+
+def check_permutations(record: Record, settings: Config, contrast: Contrast) -> None:
+    """Find what would stop a test before anything is trained for it; say how many donors can move.
+
+    Raises:
+        UserError: other processes share the run, or its strata cannot be used.
+    """
+    if (size := world_size()) > 1:
+        raise UserError(
+            f"permutations are not divided among {size} processes of torchrun or accelerate launch. Leave "
+            f"permutations out, and then: {command_of(['task=permute', word('run', record.folder)])}"
+        )
+    names, label = settings.evaluation.strata, contrast.labels.of_donor
+    strata = strata_of(contrast.cohort.donors, label, names)
+    if names:
+        log.warning(
+            "labels are permuted within levels of %s: %d of %d donors can get the other label, in %s ways",
+            listing(names),
+            movable(strata, label),
+            len(label),
+            f"{labellings(strata, label):,}",
+        )
 
 
 def refit_permuted(
-    record: Record, settings: Config, how: EvaluationConfig, n: int, with_model: bool = True
-) -> None:
+    record: Record, settings: Config, contrast: Contrast, n: int, with_model: bool = True
+) -> list[int]:
     """Refit a run on permuted labels until `n` permutations are recorded.
 
     Args:
         record: of the run.
-        settings: its configuration.
-        how: strata, and processes that share the work.
+        settings: its configuration, with the strata and the number of processes.
+        contrast: its donors and folds.
         with_model: whether the model is refitted too, or its baselines only.
 
+    Returns:
+        The numbers that could not be made; the reason is logged.
+
     Raises:
-        UserError: it was permuted within other strata, or other processes share the run.
+        UserError: it was permuted within other strata, or there is nothing to refit.
     """
-    if (size := world_size()) > 1:
-        raise UserError(
-            f"permutations are not divided among {size} processes of torchrun or accelerate launch. When the "
-            f"run is done, type: {command_of(['task=permute', word('run', record.folder)])}"
-        )
-    _check_strata(record, how.strata)
-    done = {one.number for one in record.permutations if not with_model or "model" in one.auroc}
-    missing = [number for number in range(1, n + 1) if number not in done]
+    if not with_model and not settings.evaluation.baselines:
+        raise UserError("the run has no baselines (evaluation.baselines=false): leave task.predictors out.")
+    strata = settings.evaluation.strata
+    missing = _missing(record, strata, n, with_model)
     if n < FEWEST:
         log.warning("%d permutations: with fewer than %d no p can be as small as .05", n, FEWEST)
     if not missing:
-        return
-    settings = replace(settings, evaluation=replace(settings.evaluation, strata=how.strata))
-    n_processes = min(_processes(settings) if how.parallel == "auto" else how.parallel, len(missing))
-    log.info("%d permutations, of which %d are done; %d processes", n, n - len(missing), n_processes)
+        return []
+    asked = settings.evaluation.parallel
+    n_processes = min(default_processes(settings, with_model) if asked == "auto" else asked, len(missing))
+    _announce(record, n, len(missing), n_processes, with_model)
+    identity, failed = record.identity, dict[int, BaseException]()
     with progress("permuting", len(missing), "permutations") as advance:
-        for permutation in _refitted(settings, with_model, missing, n_processes):
-            record.write_permutation(permutation)
+        for number, found in refitted(settings, contrast.folds, with_model, missing, n_processes):
+            if isinstance(found, BaseException):
+                failed[number] = found
+            else:
+                record.write_permutation(Permutation(number, identity, list(strata), found))
             advance(1)
+    _tell(failed)
+    return sorted(failed)
 
 
-def _check_strata(record: Record, strata: tuple[str, ...]) -> None:
-    """Refuse to mix permutations of different tests."""
-    others = {tuple(one.strata) for one in record.permutations} - {strata}
-    if others:
+def _settings(config: Config, run: str) -> Config:
+    """The run's configuration, with what the command line says of the test; its strata, if no others."""
+    saved = settings_of(run, config.data.path, field="run")
+    if saved.task.name != "train":
+        raise UserError(
+            f"run={run} is a trial of a search, which scores validation donors: there is no result to test. "
+            "Give the run of the chosen settings."
+        )
+    how = replace(
+        saved.evaluation,
+        strata=config.evaluation.strata or saved.evaluation.strata,
+        parallel=config.evaluation.parallel,
+    )
+    # The cache may be of another machine.
+    cache = saved.cache if saved.cache.path.is_dir() else config.cache
+    return replace(saved, evaluation=how, cache=cache, permutations=config.permutations)
+
+
+def _contrast_of(record: Record, settings: Config) -> Contrast:
+    """The donors and folds of a run, from its file: opened here first, so that the cache is filled once."""
+    contrast = open_contrast(settings.data, settings.split, settings.metadata, settings.cache.path)
+    labels = {donor: of.label for donor, of in record.facts.donors.items()}
+    if contrast.labels.of_donor.to_dict() != labels:
+        raise UserError(
+            f"run={record.folder} had other donors or labels than this version of oligo_ad finds in its "
+            "file, so it cannot be tested. Train it again, with permutations=N."
+        )
+    return replace(contrast, folds=read_folds(record.folder / SPLIT))
+
+
+def _missing(record: Record, strata: tuple[str, ...], n: int, with_model: bool) -> list[int]:
+    """The numbers up to `n` that are not made; permutations of different tests are not mixed."""
+    there = record.permutations
+    if others := {tuple(one.strata) for one in there} - {strata}:
         raise UserError(
             f"{record.folder} was permuted within {listing(others.pop()) or 'no strata'}, not within "
             f"{listing(strata) or 'no strata'}. Remove its folder permutations to test it otherwise."
         )
+    done = {one.number for one in there if not with_model or "model" in one.auroc}
+    return [number for number in range(1, n + 1) if number not in done]
 
 
-def _refitted(
-    settings: Config, with_model: bool, numbers: list[int], n_processes: int
-) -> Iterator[Permutation]:
-    """Permutations as they are done, by several processes."""
-    context = multiprocessing.get_context("spawn")
-    with (
-        _threads(CORES // n_processes or 1),
-        ProcessPoolExecutor(n_processes, context, _open, (settings, with_model)) as pool,
-    ):
-        waiting = [pool.submit(_refit, number) for number in numbers]
-        try:
-            for future in as_completed(waiting):
-                yield future.result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that permuted was killed, perhaps for want of memory. What was done is kept: "
-                "repeat the command, with a smaller evaluation.parallel."
-            ) from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def _announce(record: Record, n: int, n_missing: int, n_processes: int, with_model: bool) -> None:
+    seconds = seconds_of(record.histories, n_missing, n_processes)
+    log.info(
+        "%d permutations, of which %d are done; %d processes%s. If this is interrupted, go on by: %s",
+        n,
+        n - n_missing,
+        n_processes,
+        f", about {duration(seconds)}" if with_model else "",
+        command_of(["task=permute", word("run", record.folder)]),
+    )
 
 
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    """The number of threads that a new process uses."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(n)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _processes(settings: Config) -> int:
-    """One a core; one where a GPU does the work."""
-    import torch
-
-    return CORES if settings.device == "cpu" or not torch.cuda.is_available() else 1
-
-
-# In a process that permutes: opened once, used for each of its permutations.
-_opened: "list[Refit]" = []
-
-
-def _open(settings: Config, with_model: bool) -> None:
-    from oligo_ad.training.refit import open_refit
-
-    logging.disable(logging.WARNING)
-    _opened.append(open_refit(settings, with_model))
-
-
-def _refit(number: int) -> Permutation:
-    (refit,) = _opened
-    return refit.permutation(number)
+def _tell(failed: dict[int, BaseException]) -> None:
+    """Log why permutations could not be made: each reason once, with the traceback of a bug."""
+    by_reason = defaultdict[str, list[int]](list)
+    for number, error in sorted(failed.items()):
+        by_reason[f"{type(error).__name__}: {error}"].append(number)
+    for numbers in by_reason.values():
+        error, which = failed[numbers[0]], f"{len(numbers)} permutations ({listing(numbers, 6)})"
+        if isinstance(error, BrokenProcessPool):
+            log.error(
+                "a process was killed, perhaps for want of memory, so %s are not made. What was done is "
+                "kept; try a smaller evaluation.parallel",
+                which,
+            )
+        elif isinstance(error, UserError):
+            log.error("%s could not be made: %s", which, error)
+        else:
+            log.error("%s: a bug in oligo_ad, not a mistake of yours", which, exc_info=error)

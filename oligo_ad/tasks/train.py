@@ -36,7 +36,7 @@ from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.report import conclude
 from oligo_ad.results.tracking import track
 from oligo_ad.scores import probability_of
-from oligo_ad.tasks.permute import refit_permuted
+from oligo_ad.tasks.permute import check_permutations, refit_permuted
 from oligo_ad.training.checkpoint import save_bundle
 from oligo_ad.training.fit import Fitted
 from oligo_ad.training.fold_model import FoldModel, prepare_model
@@ -85,11 +85,13 @@ def train(config: Config, folder: Path) -> float | None:
         Donor AUROC, mean over folds; None in all processes but the first.
     """
     with opened(config, folder) as run:
+        if config.permutations:
+            check_permutations(run.record, config, run.contrast)
         begin(run)
         for fold in run.contrast.folds:
             train_fold(run, fold)
         if config.permutations:
-            refit_permuted(run.record, config, config.evaluation, config.permutations)
+            refit_permuted(run.record, config, run.contrast, config.permutations)
         return finish(run)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
-from sklearn.metrics import roc_auc_score
 
 from oligo_ad.baselines.build import make_baselines
 from oligo_ad.baselines.predictors import ENSEMBLE, Baselines
@@ -15,8 +14,9 @@ from oligo_ad.config import Config
 from oligo_ad.data.contrast import Contrast, open_contrast
 from oligo_ad.data.permutation import strata_of
 from oligo_ad.data.split import Fold
-from oligo_ad.facts import Permutation
+from oligo_ad.errors import UserError
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
+from oligo_ad.scores import aurocs
 from oligo_ad.training.fold_model import prepare_model
 from oligo_ad.training.machine import make_accelerator, seed_everything
 
@@ -32,15 +32,18 @@ class Refit:
     pretrained: Pretrained | None
     accelerator: Accelerator | None
 
-    def permutation(self, number: int) -> Permutation:
-        """Donor AUROCs, means over folds, of all that is fitted to the labels of this permutation."""
+    def auroc(self, number: int) -> dict[str, float]:
+        """Donor AUROC by predictor, mean over folds, of all that is fitted to a permutation's labels.
+
+        Raises:
+            UserError: the model's predictions are not finite.
+        """
         contrast = self.contrast.permuted(self.strata, self.config.seed, number)
         label = contrast.labels.of_donor
-        by_fold = [self._auroc(contrast, fold, label) for fold in contrast.folds]
-        auroc = {str(name): float(value) for name, value in pd.DataFrame(by_fold).mean().items()}
-        return Permutation(number=number, strata=list(self.config.evaluation.strata), auroc=auroc)
+        by_fold = [self._of_fold(contrast, fold, label) for fold in contrast.folds]
+        return {str(name): float(value) for name, value in pd.DataFrame(by_fold).mean(skipna=False).items()}
 
-    def _auroc(self, contrast: Contrast, fold: Fold, label: pd.Series) -> dict[str, float]:
+    def _of_fold(self, contrast: Contrast, fold: Fold, label: pd.Series) -> dict[str, float]:
         scores: dict[str, np.ndarray] = {}
         baselines = self.baselines and self.baselines.relabelled(label)
         if self.accelerator:
@@ -52,7 +55,7 @@ class Refit:
             table = baselines.score(fold)
             scores |= {name: table[name].to_numpy() for name in baselines.names}
         own = label[list(fold.test)].to_numpy()
-        return {name: float(roc_auc_score(own, given)) for name, given in scores.items()}
+        return dict(zip(scores, aurocs(own, np.stack(list(scores.values()))), strict=True))
 
     def _model_scores(self, contrast: Contrast, fold: Fold, accelerator: Accelerator) -> pd.Series:
         """Scores of validation and test donors by a model that is trained anew."""
@@ -61,11 +64,18 @@ class Refit:
         fitted = model.fit("", lambda epoch: None)
         logits = {part: model.logits(fitted.model, part) for part in ("validation", "test")}
         accelerator.free_memory()
+        if not all(np.isfinite(own).all() for own in logits.values()):
+            raise UserError(f"predictions of fold {fold.number} are not finite")
         return model.donor_scores(logits)
 
 
-def open_refit(config: Config, with_model: bool) -> Refit:
+def open_refit(config: Config, folds: list[Fold], with_model: bool) -> Refit:
     """Open the contrast of a run from the cache.
+
+    Args:
+        config: of the run.
+        folds: of the run.
+        with_model: whether its model is refitted too, or its baselines only.
 
     Raises:
         UserError: as `open_contrast` and `strata_of`.
@@ -75,7 +85,7 @@ def open_refit(config: Config, with_model: bool) -> Refit:
     wanted = config.evaluation.baselines
     return Refit(
         config=config,
-        contrast=contrast,
+        contrast=replace(contrast, folds=folds),
         strata=strata,
         baselines=make_baselines(contrast, config.evaluation, config.seed) if wanted else None,
         pretrained=read_pretrained(config.model) if with_model else None,

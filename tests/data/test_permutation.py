@@ -1,6 +1,7 @@
 """Permutations move a label together with its place in the folds, within strata, by seed and number alone."""
 
-from itertools import permutations
+import math
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oligo_ad.data.permutation import exchanged, movable, moved, relabelled, strata_of
+from oligo_ad.data.permutation import exchanged, labellings, movable, moved, relabelled, strata_of
 from oligo_ad.data.split import make_folds
 from oligo_ad.errors import UserError
 from oligo_ad.results.permutation import permutation_tests
@@ -52,9 +53,16 @@ def test_labels_move_within_strata_only() -> None:
     assert strata.nunique() == 6  # two sexes, three thirds
     source = exchanged(strata, 0, 1)
     assert all(strata[donor] == strata[given] for donor, given in source.items())
-    # Of the oldest third, and of none of the youngest, labels differ.
-    assert movable(strata, LABEL) == int((LABEL.groupby(strata).transform("nunique") == 2).sum()) < 20
     assert strata_of(donors, LABEL, []).nunique() == 1
+
+
+def test_donors_and_labellings_of_one_sided_strata_do_not_count() -> None:
+    strata = pd.Series(["a"] * 10 + ["b"] * 10, LABEL.index)  # all positive; two of ten
+    assert movable(strata, LABEL) == 10
+    assert labellings(strata, LABEL) == math.comb(10, 2)
+    given = {tuple(relabelled(LABEL, exchanged(strata, 0, number))) for number in range(600)}
+    assert len(given) == math.comb(10, 2)
+    assert movable(ALL, LABEL) == 20
 
 
 def test_unknown_values_are_a_stratum_of_their_own() -> None:
@@ -81,16 +89,46 @@ def test_p_counts_the_observed_one_and_ties(null: list[float], observed: float) 
     assert test.null_mean == pytest.approx(np.mean(null))
 
 
-def test_p_is_valid_at_every_level_where_labels_mean_nothing() -> None:
-    """Of all orders of six donors, tested by all others: a share of at most a has p of at most a."""
-    rng = np.random.default_rng(0)
-    score, places = rng.normal(size=6), list(permutations(range(6)))
-    statistic = np.array([score[list(order)][:2].sum() for order in places])
-    p = np.array(
-        [(1 + np.sum(np.delete(statistic, n) >= one)) / len(places) for n, one in enumerate(statistic)]
-    )
-    for level in (0.01, 0.05, 0.1, 0.5):
-        assert np.mean(p <= level) <= level + 1e-12
+@given(st.lists(st.integers(0, 4), min_size=5, max_size=5))
+def test_p_is_valid_at_every_level_where_labels_mean_nothing(score: list[int]) -> None:
+    """Of all ten labellings of five donors, tested by the others, at most a tenth has p of 0.1, and so on.
+
+    Scores may be tied, as a predictor's of donors that it cannot tell apart.
+    """
+    statistic = np.array([score[i] + score[j] for i, j in combinations(range(5), 2)], dtype=float)
+    p = []
+    for n, one in enumerate(statistic):
+        others = pd.DataFrame({"model": np.delete(statistic, n)})
+        p.append(permutation_tests(others, {"model": one})["model"].p)
+    for level in np.arange(1, 11) / 10:
+        assert np.mean(np.array(p) <= level + 1e-12) <= level + 1e-12
+
+
+def rejected(confounded: float, within_sex: bool, cohorts: int = 150) -> float:
+    """How often p is at most 0.05, of 19 permutations, where nothing but sex goes with the label."""
+    found = 0
+    for seed in range(cohorts):
+        rng = np.random.default_rng([1, seed])
+        sex = pd.Series(rng.integers(0, 2, 24), [f"D{n:02d}" for n in range(24)])
+        label = (rng.random(24) < np.where(sex == 1, 0.5 + confounded, 0.5 - confounded)).astype(int)
+        label = pd.Series(label, sex.index)
+        score = sex + rng.normal(size=24)
+
+        def reached(label: pd.Series, score: pd.Series = score) -> float:
+            return float(score[label == 1].mean() - score[label == 0].mean())
+
+        strata = sex.astype(str) if within_sex else pd.Series("", sex.index)
+        null = [reached(relabelled(label, exchanged(strata, seed, number))) for number in range(1, 20)]
+        tests = permutation_tests(pd.DataFrame({"model": null}), {"model": reached(label)})
+        found += tests["model"].p <= 0.05
+    return found / cohorts
+
+
+def test_a_test_rejects_by_luck_alone_one_time_in_twenty_and_strata_keep_a_confounder_out() -> None:
+    most = 0.05 + 3 * np.sqrt(0.05 * 0.95 / 150)
+    assert rejected(confounded=0.0, within_sex=False) < most
+    assert rejected(confounded=0.35, within_sex=True) < most
+    assert rejected(confounded=0.35, within_sex=False) > 3 * most
 
 
 def test_a_predictor_that_was_not_refitted_is_not_tested() -> None:

@@ -28,7 +28,7 @@ def run_folder(folder: Path, score: np.ndarray, *overrides: str, fold: int = 1, 
         "headline": {
             "value": auroc,
             "interval": {"low": auroc - 0.1, "high": auroc + 0.1},
-            "best_baseline": "pseudobulk",
+            "comparator": "pseudobulk",
             "gain": 0.05,
             "gain_interval": {"low": -0.1, "high": 0.2},
             "trained_donors": 168.0,
@@ -175,3 +175,106 @@ def test_any_directories_are_compared_into_one_table(tmp_path: Path) -> None:
     page = (tmp_path / "leaderboard.html").read_text()
     assert_says(page, "SIMULATED", "10 runs compared", 'alt="settings"', 'alt="importance"', "rerun=")
     assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 10
+
+
+# What runs show together
+
+
+def test_the_gain_of_a_run_that_named_no_comparator_is_over_pseudobulk(tmp_path: Path) -> None:
+    own, auroc = scores(1.0, 1), roc_auc_score(LABEL, scores(1.0, 1))
+    headline = {
+        "value": auroc,
+        "interval": {"low": 0.1, "high": 0.9},
+        "best_baseline": "depth",
+        "gain": 0.77,
+        "gain_interval": {"low": 0.7, "high": 0.8},
+    }
+    run_folder(tmp_path / "old", own, headline=headline)
+    row = board(tmp_path).table.iloc[0]
+    of_comparator = roc_auc_score(LABEL, np.linspace(0, 1, 42))
+    assert row["comparator"] == "pseudobulk"
+    assert row["comparator AUROC"] == pytest.approx(of_comparator)
+    assert row["to the comparator"] == pytest.approx(auroc - of_comparator)
+    assert row["to the comparator, low"] < row["to the comparator"] < row["to the comparator, high"]
+
+
+def grid(folder: Path, n_seeds: int = 1) -> Leaderboard:
+    """Runs of two settings with three values each, and several seeds of each pair."""
+    place = 0
+    for a in ("1", "2", "10"):
+        for b in ("x", "y", "z"):
+            for seed in range(n_seeds):
+                words = (f"model.network.a={a}", f"data.b={b}", f"seed={seed}")
+                run_folder(tmp := folder / str(place), scores(1.0 + 0.2 * float(a) / 10, place), *words)
+                assert tmp.is_dir()
+                place += 1
+    return board(folder)
+
+
+def test_all_choices_are_drawn_with_their_settings_and_summed_up_without_a_winner(tmp_path: Path) -> None:
+    found = grid(tmp_path)
+    figure = leaderboard.draw(found)["choices"]
+    above, below = figure.axes
+    auroc = np.sort(found.table["donor AUROC"])
+    assert above.lines[0].get_ydata().tolist() == auroc.tolist()
+    labels = [text.get_text() for text in below.get_yticklabels()]
+    assert labels == ["a = 1", "a = 2", "a = 10", "b = x", "b = y", "b = z"]
+    dots = sum(int(np.isfinite(line.get_ydata()).sum()) for line in below.lines)
+    assert dots == 2 * 9
+    (sentence,) = leaderboard.remarks(found)
+    assert (
+        f"Over 9 defensible choices the donor AUROC lies between {auroc[0]:.3f} and {auroc[-1]:.3f}"
+        in sentence
+    )
+    n_better = int((found.table["to the comparator"] > 0).sum())
+    assert f"above 0 in {n_better} of 9" in sentence
+    assert sentence in leaderboard.render(found)
+
+
+def test_few_runs_or_one_setting_are_no_multiverse(tmp_path: Path) -> None:
+    for place in range(8):
+        run_folder(tmp_path / str(place), scores(1.0, place), f"seed={place}", f"model.network.a={place % 4}")
+    found = board(tmp_path)
+    assert not leaderboard.has_choices(found)
+    assert "choices" not in leaderboard.draw(found)
+
+
+def test_seeds_and_donors_share_the_variance(tmp_path: Path) -> None:
+    found = grid(tmp_path, n_seeds=3)
+    (sentence,) = found.remarks
+    squares = [own["donor AUROC"].var() for _, own in found.table.groupby(["model.network.a", "data.b"])]
+    assert f"moves the donor AUROC by {np.sqrt(np.mean(squares)):.3f} (SD over 3 seeds)" in sentence
+    assert "% of the variance of one run" in sentence
+    assert grid(tmp_path / "two", n_seeds=2).remarks == ()
+
+
+def test_more_training_donors_are_drawn_against_the_score(tmp_path: Path) -> None:
+    for place, fraction in enumerate((1.0, 0.4, 0.7)):
+        headline = {
+            "value": 0.5 + fraction / 4,
+            "interval": {"low": 0.4, "high": 0.9},
+            "comparator": "pseudobulk",
+            "gain": 0.1,
+            "gain_interval": {"low": -0.1, "high": 0.3},
+            "trained_donors": 40 * fraction,
+        }
+        words = (f"split.train_fraction={fraction}",)
+        run_folder(tmp_path / str(place), scores(1.0, 1), *words, headline=headline)
+    (axes,) = leaderboard.draw(board(tmp_path))["training donors"].axes
+    assert axes.lines[0].get_xdata().tolist() == [16, 28, 40]
+    assert axes.lines[0].get_ydata().tolist() == pytest.approx([0.6, 0.675, 0.75])
+
+
+def test_cohorts_that_share_donors_are_no_test_of_each_other(tmp_path: Path) -> None:
+    facts = {
+        "cohort": {}, "simulated": False, "classes": ["a", "b"], "sample": "nucleus", "excluded": [],
+        "flow": [{"step": "file", "class": "positive", "donors": 1, "nuclei": 1}], "notes": [],
+        "covariates": [], "label_derived": [], "pretrained": None, "random_weights": False,
+        "environment": {}, "words": [], "seconds": 1.0,
+    }  # fmt: skip
+    for place, ids in enumerate((["D1", "D2"], ["d2", "E1"])):
+        source = {"data": {"path": "x", "fingerprint": str(place)}}
+        folder = run_folder(tmp_path / str(place), scores(1.0, place), sources=source)
+        donors = {donor: {"label": 1, "nuclei": 9} for donor in ids}
+        (folder / "facts.json").write_text(json.dumps(facts | {"donors": donors, "sources": source}))
+    assert any("1 donors are in both, by id: D2" in warning for warning in board(tmp_path).warnings)
