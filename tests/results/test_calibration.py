@@ -1,5 +1,7 @@
 """Calibration moves probabilities to a prevalence, changes no order, and sees validation donors only."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from oligo_ad import tasks
+from oligo_ad.record import PREDICTIONS, Record
+from oligo_ad.results import report
 from oligo_ad.results.calibration import (
     FLATTEST,
     Line,
@@ -18,7 +23,11 @@ from oligo_ad.results.calibration import (
     platt,
     reliability,
 )
+from oligo_ad.results.evaluation import evaluate_run
+from oligo_ad.results.evidence import calibrated_of
 from oligo_ad.scores import probability_of
+from oligo_ad.training.checkpoint import load_bundle
+from tests.builders import atlas, configuration, write
 
 SCORES = st.lists(st.floats(0.01, 0.99), min_size=4, max_size=20)
 
@@ -191,3 +200,76 @@ def test_reliability_counts_each_donor_once_in_bins_of_equal_numbers() -> None:
     assert (found["low"] <= found["observed"]).all()
     assert (found["observed"] <= found["high"]).all()
     assert found["predicted"].is_monotonic_increasing
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same run of two folds, calibrated in each way."""
+    folder = tmp_path_factory.mktemp("calibration")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw", lambda run: {})
+        for how in ("none", "platt"):
+            config = configuration(
+                f"data.path={write(atlas(12, 10, effect=1.0), folder)}",
+                f"cache.dir={folder / 'cache'}",
+                "split=cv",
+                "split.folds=2",
+                "fit.epochs=1",
+                "model.network.hidden=[8]",
+                "evaluation.baselines=false",
+                f"evaluation.calibration={how}",
+                "evaluation.prevalence=0.3",
+            )
+            tasks.run(config, folder / how)
+    return {how: folder / how for how in ("none", "platt")}
+
+
+def calibrated(folder: Path) -> pd.DataFrame:
+    record = Record(folder)
+    return calibrated_of(record, evaluate_run(record)).donors
+
+
+def test_calibration_changes_no_call_no_ranking_and_no_score(runs: dict[str, Path]) -> None:
+    without, with_platt = (Record(runs[how]) for how in ("none", "platt"))
+    tables = [run.donors.drop(columns=run.donors.filter(like="probability")) for run in (without, with_platt)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert {"model", "threshold"} <= set(tables[0])
+    for part in ("headline", "donors", "calibration_of_cells"):
+        assert without.metrics[part] == with_platt.metrics[part]
+
+
+def test_the_saved_model_holds_the_line_that_the_report_used(runs: dict[str, Path]) -> None:
+    used = calibrated(runs["platt"])
+    for fold, own in used.groupby("fold"):
+        saved = load_bundle(runs["platt"] / f"folds/{fold}/model.safetensors").usage.calibration
+        assert saved is not None
+        line = Line(**saved)
+        raw = logit_of(own["raw"].to_numpy())
+        assert probability_of(line.apply(raw)) == pytest.approx(own["probability"].to_numpy())
+        assert probability_of(line.at(0.3).apply(raw)) == pytest.approx(own["stated"].to_numpy())
+        assert load_bundle(runs["none"] / f"folds/{fold}/model.safetensors").usage.calibration is None
+
+
+@pytest.mark.parametrize("how", ["none", "platt"])
+def test_other_test_donors_and_other_folds_do_not_move_the_line_of_a_fold(
+    runs: dict[str, Path], how: str
+) -> None:
+    file = runs[how] / "folds/1" / PREDICTIONS
+    before, stored = calibrated(runs[how]), pd.read_parquet(file)
+    victim = stored.loc[stored["part"] == "test", "donor"].iloc[0]
+    try:
+        stored.assign(logit=stored["logit"].where(stored["donor"] != victim, 5.0)).to_parquet(file)
+        after = calibrated(runs[how])
+    finally:
+        stored.to_parquet(file, index=False)
+    ruined = (before["fold"] == 1) & (before["donor"] == victim)
+    assert ruined.sum() == 1
+    pd.testing.assert_frame_equal(before[~ruined], after[~ruined], check_exact=True)
+
+
+def test_the_report_shows_probabilities_with_the_number_of_donors(runs: dict[str, Path]) -> None:
+    for how, words in (("none", "by the prior alone"), ("platt", "method, on the validation donors")):
+        page = (runs[how] / "report.html").read_text()
+        assert words in page
+        assert "Over 22 test donors" in page
+        assert "at a prevalence of 0.3" in page
