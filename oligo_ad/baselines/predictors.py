@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 
 from oligo_ad.baselines.combine import mixed, stacked
 from oligo_ad.baselines.linear import Regressed, coordinates, regress, standardised
-from oligo_ad.baselines.views import Views
+from oligo_ad.baselines.views import Views, centred_log_ratio
 from oligo_ad.data.covariates import fit_coding
 from oligo_ad.data.split import Fold
 
@@ -110,7 +110,8 @@ class Baselines:
             coded = standardised(coding.apply(views.covariates).to_numpy(float), donors.known)
             blocks = {"covariates": [coded]} | blocks | {"covariates+pseudobulk": [genes, coded]}
         if "composition" in self.names:
-            blocks["composition"] = [standardised(views.composition.to_numpy(), donors.known)]
+            shares = centred_log_ratio(views.composition.to_numpy(), donors.known)
+            blocks["composition"] = [standardised(shares, donors.known)]
         if "gene_sets" in self.names:
             every = standardised(views.pseudobulk, donors.known)
             blocks["gene_sets"] = [standardised(views.gene_sets.scores(every), donors.known)]
