@@ -43,8 +43,10 @@ NEEDS = {
 
 
 def _covariates(cohort: Cohort) -> pd.DataFrame:
-    """Age, sex and APOE alleles, without a look at labels. A model is not given what separates the classes, but
-    here that shows what the model has to beat."""
+    """Age, sex and APOE alleles, without a look at labels.
+
+    What separates the classes is not given to a model, but here it shows what is to be beaten.
+    """
     return encode(cohort.donors, COVARIATES).dropna(axis=1, how="all")
 
 
