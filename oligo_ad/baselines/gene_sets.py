@@ -76,7 +76,7 @@ def read_gene_sets(path: str, genes: pd.DataFrame) -> GeneSets:
 
 
 def _places(genes: list[str], place: dict[str, int]) -> list[int]:
-    """Places of those genes that are there, sorted, each once; the version of an Ensembl id does not count."""
+    """Sorted places of those genes that are there, each once; the version of an Ensembl id does not count."""
     names = (gene if gene in place else gene.partition(".")[0] for gene in genes)
     return sorted({place[name] for name in names if name in place})
 

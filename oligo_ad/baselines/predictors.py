@@ -105,32 +105,36 @@ class Baselines:
         views, donors = self.views, _Donors.of(self.views.donors, known, test)
         expressed = self._expressed(donors.known)
         genes = standardised(views.pseudobulk[:, expressed], donors.known)
-        blocks = {"depth": [standardised(views.depth.to_numpy(), donors.known)], "pseudobulk": [genes]}
+        spanned = coordinates([genes], donors.known)
+        points = {"depth": self._spanned(views.depth.to_numpy(), donors), "pseudobulk": spanned}
         if "covariates" in self.names:
-            coding = fit_coding(views.covariates, donors.names)
-            coded = standardised(coding.apply(views.covariates).to_numpy(float), donors.known)
-            blocks = {"covariates": [coded]} | blocks | {"covariates+pseudobulk": [genes, coded]}
+            coded = fit_coding(views.covariates, donors.names).apply(views.covariates).to_numpy(float)
+            both = coordinates([spanned, standardised(coded, donors.known)], donors.known)
+            points = {"covariates": self._spanned(coded, donors)} | points | {"covariates+pseudobulk": both}
         if "composition" in self.names:
             shares = centred_log_ratio(views.composition.to_numpy(), donors.known)
-            blocks["composition"] = [standardised(shares, donors.known)]
+            points["composition"] = self._spanned(shares, donors)
         if "gene_sets" in self.names:
-            scores = views.gene_sets.scores(genes, expressed)
-            blocks["gene_sets"] = [standardised(scores, donors.known)]
-        return {name: self._regress(own, donors) for name, own in blocks.items()}
+            points["gene_sets"] = self._spanned(views.gene_sets.scores(genes, expressed), donors)
+        return {name: self._regress(own, donors) for name, own in points.items()}
 
     def _pseudobulk(self, known: Iterable[str], test: Iterable[str]) -> Regressed:
         donors = _Donors.of(self.views.donors, known, test)
         values = self.views.pseudobulk[:, self._expressed(donors.known)]
-        return self._regress([standardised(values, donors.known)], donors)
+        return self._regress(self._spanned(values, donors), donors)
+
+    def _spanned(self, values_DF: np.ndarray, donors: "_Donors") -> np.ndarray:
+        """Coordinates of donors by standardised features."""
+        return coordinates([standardised(values_DF, donors.known)], donors.known)
 
     def _expressed(self, known: np.ndarray) -> np.ndarray:
         """Which genes most known donors express: one silent in most is noise times a large scale."""
         found: np.ndarray = (self.views.pseudobulk[known] > 0).sum(0) > len(known) / 2
         return found
 
-    def _regress(self, blocks: list[np.ndarray], donors: "_Donors") -> Regressed:
+    def _regress(self, x_DR: np.ndarray, donors: "_Donors") -> Regressed:
         label = self.label.reindex(self.views.donors).to_numpy()
-        return regress(coordinates(blocks, donors.known), label, donors.known, donors.test, self.seed)
+        return regress(x_DR, label, donors.known, donors.test, self.seed)
 
 
 @dataclass(frozen=True)
