@@ -1,4 +1,4 @@
-"""Obs columns summed up by donor: one value each, the mean of numbers of nuclei, and kinds of nuclei counted."""
+"""Obs columns summed up by donor: one value each, means of numbers of nuclei, counts of their kinds."""
 
 from typing import NamedTuple
 
@@ -33,9 +33,9 @@ class DonorColumns(NamedTuple):
 def donor_columns(atlas: Atlas, group: Grouping) -> DonorColumns:
     """The obs columns of some nuclei, by donor.
 
-    A column that varies within every donor describes nuclei, and its values are left out. Of numbers that vary
-    within some donor there is the mean; where they, or text, have few values, the nuclei of each value are
-    counted. Text is in its commonest spelling, and words for "unknown" are missing.
+    A column that varies within every donor describes nuclei, and its values are left out. Of numbers that
+    vary within some donor there is the mean; where they, or text, have few values, the nuclei of each value
+    are counted. Text is in its commonest spelling, and words for "unknown" are missing.
     """
     columns, varying, kinds = {}, {}, [NO_KINDS]
     for name in atlas.columns:
