@@ -102,7 +102,9 @@ def main() -> None:
     for name, auroc, scorer in rows():
         found = [cohort(scorer, options.seed, number) for number in range(n)]
         brier = {how: np.array([one[how].scores["probability"]["brier"] for one in found]) for how in HOW}
-        away = [np.median([abs(one[how].scores["probability"]["slope"] - 1) for one in found]) for how in HOW]
+        away = [
+            np.nanmedian([abs(one[how].scores["probability"]["slope"] - 1) for one in found]) for how in HOW
+        ]
         gain = brier["platt"] - brier["none"]
         named = np.mean([one["none"].prevalence for one in found])
         print(

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq, minimize
-from sklearn.linear_model import LogisticRegression
 
 from oligo_ad.baselines.linear import sigmoid
 from oligo_ad.results.intervals import LEVEL, QUANTILE, wilson
@@ -78,18 +77,25 @@ def platt(logit: np.ndarray, label: np.ndarray) -> Line:
     """
     n_positive, n_negative = int(label.sum()), int((1 - label).sum())
     target = np.where(label == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    middle = logit.mean()  # equal scores leave the slope as it is
-    centred = logit - middle
+    slope, intercept = _regressed(logit, target, FLATTEST)
+    return Line(slope, intercept, float(target.mean()))
+
+
+def _regressed(logit: np.ndarray, target: np.ndarray, flattest: float) -> tuple[float, float]:
+    """Slope and intercept of a logistic regression on targets from 0 to 1; equal logits have slope 1."""
+    middle, scale = logit.mean(), logit.std() or 1.0
+    standard = (logit - middle) / scale
 
     def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
-        own = line[0] * centred + line[1]
+        own = line[0] * standard + line[1]
         wrong = sigmoid(own) - target
-        value = float((np.logaddexp(0, own) - target * own).sum())
-        return value, np.array([wrong @ centred, wrong.sum()])
+        value = float((np.logaddexp(0, own) - target * own).mean())
+        return value, np.array([wrong @ standard, wrong.sum()]) / len(target)
 
-    bounds = [(FLATTEST, None), (None, None)]
-    slope, height = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-12).x
-    return Line(float(slope), float(height - slope * middle), float(target.mean()))
+    bounds = [(flattest * scale, None), (None, None)]
+    found = minimize(loss, [scale, 0.0], jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-14).x
+    slope = float(found[0] / scale)
+    return max(slope, flattest), float(found[1] - slope * middle)
 
 
 def fold_line(
@@ -206,17 +212,26 @@ def _through(lines: dict[int, Line], donors: pd.DataFrame) -> np.ndarray:
 
 
 def agreement(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
-    """Slope and intercept of the label's logit on the predicted one (Van Calster 2019), 1 and 0 are ideal: a
-    slope below 1 means predictions too extreme. `in_the_large`: what must be added to all logits for their
-    mean to be right. `brier`: mean squared error."""
+    """How well probabilities agree with labels of both classes (Van Calster 2019, BMC Medicine 17:230).
+
+    Returns:
+        `slope` and `intercept` of the label's logit on the predicted one, 1 and 0 are ideal: a slope below 1
+        means predictions too extreme. NaN where all are equal, or where one cut separates the classes, since
+        any steeper line is better then. `in_the_large`: what must be added to all logits for their mean to be
+        right. `brier`: mean squared error.
+    """
     logit = logit_of(probability)
     slope = intercept = float("nan")
-    if np.ptp(logit) >= 1e-9:
-        fitted = LogisticRegression(C=1e6).fit(logit[:, None], label)
-        slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if np.ptp(logit) >= 1e-9 and not _separated(logit, label):
+        slope, intercept = _regressed(logit, label, -np.inf)
     shift = brentq(lambda more: sigmoid(logit + more).mean() - label.mean(), -60, 60)
     brier = float(((probability - label) ** 2).mean())
     return {"slope": slope, "intercept": intercept, "in_the_large": float(shift), "brier": brier}
+
+
+def _separated(logit: np.ndarray, label: np.ndarray) -> bool:
+    high, low = logit[label == 1], logit[label == 0]
+    return bool(high.min() >= low.max() or low.min() >= high.max())
 
 
 def reliability(donors: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -186,6 +186,26 @@ def test_agreement_is_ideal_for_true_probabilities_and_tells_what_is_wrong() -> 
     assert right["brier"] < agreement(label, probability_of(3 * logit))["brier"]
 
 
+@given(st.lists(st.integers(-300, 300), min_size=6, max_size=30), st.sampled_from([1e-4, 0.01, 0.02]))
+def test_slope_and_intercept_are_at_the_maximum_of_the_likelihood(steps: list[int], scale: float) -> None:
+    """There the label and the fitted probability agree in their mean, and in that weighted by the logit."""
+    standard = np.array([-300, 300, *steps, 300, -300]) / 300
+    logit = 0.5 + standard * 300 * scale
+    label = np.r_[1, 0, np.arange(len(steps)) % 2, 1, 0]
+    found = agreement(label, probability_of(logit))
+    wrong = probability_of(found["slope"] * logit + found["intercept"]) - label
+    assert [wrong.mean(), (wrong * standard).mean()] == pytest.approx([0, 0], abs=1e-5)
+
+
+def test_where_one_cut_separates_the_classes_no_slope_is_the_best() -> None:
+    apart = np.array([0.9, 0.8, 0.3, 0.3])
+    for label in (np.array([1, 1, 0, 0]), np.array([0, 0, 1, 1])):
+        found = agreement(label, apart)
+        assert np.isnan([found["slope"], found["intercept"]]).all()
+        assert np.isfinite([found["in_the_large"], found["brier"]]).all()
+    assert np.isfinite(agreement(np.array([1, 0, 1, 0]), apart)["slope"])
+
+
 def test_equal_probabilities_have_no_slope() -> None:
     found = agreement(np.array([1, 0, 1]), np.full(3, 0.5))
     assert np.isnan(found["slope"])
