@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from oligo_ad.facts import Epoch, Flow
+from oligo_ad.facts import Epoch
 from oligo_ad.results import calibration
 from oligo_ad.results.calibration import Calibrated
 from oligo_ad.results.evaluation import MODEL, ORACLE, Evaluation
@@ -160,46 +160,6 @@ def influence(table: pd.DataFrame, headline: float, names: tuple[str, str]) -> F
     axes.set_yticks([0, 1], names)
     axes.grid(axis="y", visible=False)
     return figure
-
-
-def flow(
-    steps: Sequence[Flow], parts: dict[str, tuple[list[int], list[int]]], names: tuple[str, str]
-) -> Figure:
-    """Boxes from the file to the parts of a fold, with donors and nuclei of each class."""
-    table = pd.DataFrame(steps)
-    boxes = [
-        "\n".join([str(step), *(_counted(own, group, name) for group, name in _groups(names))])
-        for step, own in table.groupby("step", sort=False)
-    ]
-    figure = Figure(figsize=(6.6, 1.0 + 0.95 * (len(boxes) + 1)))
-    axes = figure.subplots()
-    for place, text in enumerate(boxes):
-        axes.text(0.5, -place, text, ha="center", va="center", fontsize=8.5, bbox=_BOX)
-        after = -place - 0.62 if place + 1 < len(boxes) else -place - 0.55
-        axes.annotate("", (0.5, after), (0.5, -place - 0.36), arrowprops={"arrowstyle": "->", "color": GREY})
-    for x, (part, counts) in zip((0.14, 0.5, 0.86), parts.items(), strict=True):
-        lines = [f"{_range(n)} {name}" for n, name in zip(reversed(counts), reversed(names), strict=True)]
-        text = "\n".join([f"{part}, donors of a fold", *(line[:34] for line in lines)])
-        axes.text(x, -len(boxes), text, ha="center", va="center", fontsize=8.5, bbox=_BOX)
-    axes.set(xlim=(0, 1), ylim=(-len(boxes) - 0.5, 0.5))
-    axes.axis("off")
-    return figure
-
-
-_BOX = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": GREY}
-
-
-def _groups(names: tuple[str, str]) -> list[tuple[str, str]]:
-    return [("positive", names[1]), ("negative", names[0]), ("excluded", "other or missing")]
-
-
-def _counted(own: pd.DataFrame, group: str, name: str) -> str:
-    part = own[own["class"] == group]
-    return f"{name[:34]}: {int(part['donors'].sum()):,} donors, {int(part['nuclei'].sum()):,} nuclei"
-
-
-def _range(counts: list[int]) -> str:
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def permuted(null: pd.DataFrame, evaluation: Evaluation) -> Figure:

@@ -17,9 +17,11 @@ from oligo_ad.baselines.predictors import MEANING
 from oligo_ad.facts import RunFacts
 from oligo_ad.foreign import to_yaml
 from oligo_ad.record import CARD, CELLS, DOME, DONORS, REPORT, RESULT, SPLIT, Record
-from oligo_ad.results import checklist, confounders, plots, subgroups
+from oligo_ad.results import confounders, plots, subgroups
 from oligo_ad.results.alarms import alarms
+from oligo_ad.results.checklist import card
 from oligo_ad.results.evaluation import MODEL, TEST, Evaluation, evaluate_run
+from oligo_ad.results.flow import flow
 from oligo_ad.results.sentences import COVERAGE, INTERVAL_IS, RunSummary
 from oligo_ad.results.verdict import added_value
 from oligo_ad.sheets import to_csv
@@ -36,7 +38,7 @@ PICTURES: dict[str, Callable[[RunSummary], Figure]] = {
     ),
     "reliability": lambda run: plots.reliability(run.evaluation, run.evidence.calibrated),
     "confusion": lambda run: plots.confusion(run.evaluation, run.class_names),
-    "flow": lambda run: plots.flow(run.record.facts.flow, run.parts(), run.class_names),
+    "flow": flow,
     "influence": lambda run: plots.influence(
         run.evidence.influence, run.evaluation.headline, run.class_names
     ),
@@ -63,8 +65,8 @@ def conclude(record: Record, objective: dict[str, Any] | None = None) -> tuple[R
         sources = {name: attempt(name, svg, figure) for name, figure in pictures.items()}
         pictures = {name: figure for name, figure in pictures.items() if sources[name]}
         write_text(record.folder / REPORT, render(run, {name: sources[name] for name in pictures}, found))
-        write_json(record.folder / DOME, checklist.dome(run))
-        write_text(record.folder / CARD, checklist.card(run))
+        write_json(record.folder / DOME, card.dome(run))
+        write_text(record.folder / CARD, card.card(run))
     more = {"objective": objective} if objective else {}
     write_json(record.folder / RESULT, metrics_of(run, found) | more)
     if is_result:
@@ -124,6 +126,7 @@ def render(run: RunSummary, pictures: dict[str, str | None], found: list[str]) -
             lockbox_table=run.lockbox_table(),
             command=command_of(run.record.facts.words),
             again=shlex.join(["metadata=on", word("split.file", run.folder.absolute() / SPLIT)]),
+            checklists=card.tables(run),
             configuration=to_yaml(asdict(run.record.config)),
         )
     )

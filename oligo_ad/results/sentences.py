@@ -188,17 +188,16 @@ class RunSummary:
                 rows.append(row)
         return pd.DataFrame(rows)
 
-    def parts(self) -> dict[str, tuple[list[int], list[int]]]:
-        """Fewest and most donors of the negative and the positive class in each part of a fold."""
-        label = self.record.facts.donor_table["label"]
-        counts: dict[str, list[tuple[int, int]]] = {}
+    def parts(self) -> pd.DataFrame:
+        """Donors and nuclei, as numbers: a row for each fold, part and label."""
+        donors, rows = self.record.facts.donor_table, []
         for fold in read_folds(self.folder / SPLIT):
             for part, ids in fold.parts.items():
-                own = label[list(ids)]
-                counts.setdefault(part, []).append((int((own == 0).sum()), int((own == 1).sum())))
-        return {
-            part: (sorted({n for n, _ in own}), sorted({n for _, n in own})) for part, own in counts.items()
-        }
+                own = donors.loc[list(ids)]
+                for label in (1, 0):
+                    nuclei = own.loc[own["label"] == label, "nuclei"]
+                    rows.append((fold.number, part, label, len(nuclei), int(nuclei.sum())))
+        return pd.DataFrame(rows, columns=["fold", "part", "label", "donors", "nuclei"])
 
     def flow_table(self) -> pd.DataFrame:
         """Donors and nuclei of each class after each step of the selection."""

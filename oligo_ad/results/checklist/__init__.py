@@ -1,0 +1,1 @@
+"""What a run answers of three reporting standards: DOME, REFORMS and TRIPOD+AI."""
