@@ -138,7 +138,7 @@ def test_levels_that_each_belong_to_one_class_separate_the_classes_together() ->
 
 
 def test_among_few_donors_p_is_that_of_all_their_orders() -> None:
-    few = result(7, 5)
+    few = result(6, 5)
     own = few.donor_table.set_index("donor")
     column = pd.Series(RNG.integers(0, 4, len(own)), own.index, dtype=float)
     (one,) = confounders_of(few, column.to_frame("column"))
@@ -152,7 +152,7 @@ def test_among_few_donors_p_is_that_of_all_their_orders() -> None:
             n_resamples=np.inf,
         )
         assert correlation.p == pytest.approx(exact.pvalue)
-    assert min(own.p for own in one.within) >= 2 / 5040
+    assert min(own.p for own in one.within) >= 2 / 720
 
 
 def test_donors_that_no_fold_tested_count_against_the_label_and_not_for_the_score() -> None:
@@ -186,7 +186,8 @@ def test_a_run_tells_all_its_donors_and_one_of_an_earlier_version_tells_that_it_
     adata = atlas(10, 8)
     positive = (adata.obs["ADNC"] == "High").to_numpy()
     adata.obs[hostile] = pd.Categorical(np.where(positive, "<i>1</i>", "z"))
-    adata.obs["method"] = pd.Categorical(np.where(np.arange(adata.n_obs) // 36 % 2, "v3", "v2"))
+    donor, turn = np.arange(adata.n_obs) % 18, np.arange(adata.n_obs) // 36
+    adata.obs["method"] = pd.Categorical(np.where(turn % (2 + donor % 3), "v3", "v2"))
     words = (f"data.path={write(adata, tmp_path)}", f"cache.dir={tmp_path / 'cache'}", "split=holdout")
     small = ("fit.epochs=1", "model.network.hidden=[8]", "evaluation.baselines=false")
     config = configuration(*words, *small, "metadata=on", "evaluation.subgroups=[sex,apoe4]")
