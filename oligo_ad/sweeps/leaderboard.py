@@ -148,7 +148,7 @@ def _height(values: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
     # Learning rates and the like are spread over decades.
     scaled = np.log(numbers) if numbers.min() > 0 and numbers.max() / numbers.min() > 30 else numbers
     heights = ((scaled - scaled.min()) / (scaled.max() - scaled.min())).to_numpy(float)
-    ends = [(0.0, f"{numbers.min():.3g}"), (1.0, f"{numbers.max():.3g}")]
+    ends = [(0.0, f"{numbers.min():.4g}"), (1.0, f"{numbers.max():.4g}")]
     return heights, ends
 
 

@@ -8,7 +8,8 @@ from oligo_ad.results.plots import COLOURS, GREY, POSITIVE
 from oligo_ad.sweeps.comparison import OUTER
 from oligo_ad.sweeps.remarks import DEFAULT_FRACTION, FRACTION, SEED
 
-MOST_LINES = len(COLOURS)
+LINES = [colour for colour in COLOURS if colour != GREY]
+MOST_LEVELS = 12  # values of a setting, above which dots of them show nothing
 FEWEST = 6  # finished runs, below which there is nothing to see in all choices together
 
 
@@ -22,8 +23,13 @@ def choices(done: pd.DataFrame, settings: list[str], names: list[str]) -> Figure
         settings: columns that differ; `names`: how they are shown.
     """
     table = done.sort_values("donor AUROC", kind="stable").reset_index(drop=True)
-    levels = [(name, sorted(table[name].unique(), key=_as_number)) for name in settings]
-    rows = sum(len(own) for _, own in levels)
+    of_all = [
+        (name, shown, sorted(table[name].unique(), key=_as_number))
+        for name, shown in zip(settings, names, strict=True)
+    ]
+    levels = [one for one in of_all if len(one[2]) <= MOST_LEVELS]
+    left_out = [f"{shown} ({len(own)} values)" for _, shown, own in of_all if len(own) > MOST_LEVELS]
+    rows = sum(len(own) for *_, own in levels)
     figure = Figure(
         figsize=(max(6.4, 2.2 + 0.22 * len(table)), 2.6 + 0.2 * (rows + len(levels))), layout="constrained"
     )
@@ -33,12 +39,14 @@ def choices(done: pd.DataFrame, settings: list[str], names: list[str]) -> Figure
     above.plot(place, auroc, "o", color=POSITIVE, ms=4, label="donor AUROC")
     if "comparator AUROC" in table:
         above.plot(place, table["comparator AUROC"], "_", color="black", ms=6, label="comparator")
+    above.axhline(float(np.median(auroc)), color=POSITIVE, lw=0.8, label="median")
     above.axhline(0.5, color=GREY, lw=0.8, ls="--")
+    above.margins(x=0.02)
     above.set(ylabel="donor AUROC", ylim=(0, 1.02))
-    above.legend(fontsize=8, frameon=False, loc="lower right", ncols=2)
+    above.legend(fontsize=8, frameon=False, loc="lower right", ncols=3)
     ticks: list[tuple[int, str]] = []
     height = 0
-    for (name, own), shown in zip(levels, names, strict=True):
+    for name, shown, own in levels:
         for level in own:
             below.plot(place, np.where(table[name] == level, -height, np.nan), "s", color="black", ms=3)
             ticks.append((-height, f"{shown} = {level or 'default'}"))
@@ -46,7 +54,8 @@ def choices(done: pd.DataFrame, settings: list[str], names: list[str]) -> Figure
         height += 1  # a gap between settings
     below.set_yticks([tick for tick, _ in ticks], [text for _, text in ticks], fontsize=8)
     below.set_xticks([])
-    below.set(ylim=(-height + 1.2, 0.8), xlabel=f"{len(table)} runs, by their donor AUROC")
+    note = f"; not drawn: {', '.join(left_out)}" if left_out else ""
+    below.set(ylim=(-height + 1.2, 0.8), xlabel=f"{len(table)} runs, by their donor AUROC{note}")
     return figure
 
 
@@ -80,20 +89,20 @@ def learning_curve(done: pd.DataFrame, settings: list[str], names: list[str]) ->
     shown = dict(zip(settings, names, strict=True))
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    groups = [*done.groupby(others, sort=False)] if others else [((), done)]
+    groups = [*done.groupby(others)] if others else [((), done)]
     step = (
         0.008 * float(np.ptp(done["training donors"].dropna()))
         if done["training donors"].notna().any()
         else 0
     )
-    for place, (values, own) in enumerate(groups[:MOST_LINES]):
+    for place, (values, own) in enumerate(groups[: len(LINES)]):
         share = pd.to_numeric(own[FRACTION].replace("", DEFAULT_FRACTION), errors="coerce")
         line = own.groupby(share)[columns].mean()
         label = ", ".join(
             f"{shown[name]} {value or 'default'}" for name, value in zip(others, values, strict=True)
         )
         auroc, donors = line["donor AUROC"], line["training donors"] + place * step
-        colour = POSITIVE if len(groups) == 1 else COLOURS[place]
+        colour = POSITIVE if len(groups) == 1 else LINES[place]
         spread = [auroc - line["low"], line["high"] - auroc]
         axes.errorbar(
             donors, auroc, spread, fmt="o-", color=colour, ms=4, capsize=3, label=label or "donor AUROC"
@@ -102,7 +111,8 @@ def learning_curve(done: pd.DataFrame, settings: list[str], names: list[str]) ->
     axes.plot([], [], "s--", color="black", ms=3, lw=1, label="comparator")
     axes.axhline(0.5, color=GREY, lw=0.8, ls="--")
     axes.set(xlabel="donors that a fold is trained on", ylabel="donor AUROC", ylim=(0, 1.02))
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    more = f"the first {len(LINES)} of {len(groups)} settings" if len(groups) > len(LINES) else None
+    axes.legend(fontsize=8, frameon=False, loc="lower right", title=more, title_fontsize=8)
     return figure
 
 

@@ -230,6 +230,15 @@ def test_all_choices_are_drawn_with_their_settings_and_summed_up_without_a_winne
     assert sentence in leaderboard.render(found)
 
 
+def test_a_setting_of_many_values_is_named_and_not_drawn(tmp_path: Path) -> None:
+    for place in range(20):
+        words = (f"fit.optimizer.lr=1e-{place}", f"data.b={place % 2}")
+        run_folder(tmp_path / str(place), scores(1.0, place), *words)
+    _, below = leaderboard.draw(board(tmp_path))["choices"].axes
+    assert [text.get_text() for text in below.get_yticklabels()] == ["b = 0", "b = 1"]
+    assert_says(below.get_xlabel(), "not drawn: lr (20 values)")
+
+
 def test_few_runs_or_one_setting_are_no_multiverse(tmp_path: Path) -> None:
     for place in range(8):
         run_folder(tmp_path / str(place), scores(1.0, place), f"seed={place}", f"model.network.a={place % 4}")
