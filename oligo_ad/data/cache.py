@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from oligo_ad.config import DataConfig, SimulationConfig
 from oligo_ad.data.cohort import SHAPING, Cohort, build
 from oligo_ad.data.cohort_files import open_cohort, write_cohort
-from oligo_ad.data.depth import require_counts, thinned
+from oligo_ad.data.depth import DEPTH, require_counts, thinned
 from oligo_ad.errors import UserError
 from oligo_ad.storage.atlas import Atlas, open_atlas
 from oligo_ad.storage.shelf import (
@@ -58,53 +58,61 @@ def load_cohort(config: DataConfig, cache: Path) -> Cohort:
     Raises:
         UserError: anything wrong with the file or the choices; nothing is left in the cache then.
     """
-    cohort, folder = _prepared(config, cache)
-    return load_thinned(cohort, folder) if config.match_depth else cohort
+    # The file is opened even when the cache has the cohort, so that a wrong path is an error every time.
+    with open_atlas(source(config, cache)) as atlas:
+        folder = cohort_folder(atlas.path, config, cache)
+        if config.match_depth:
+            return _thinned(folder, config, lambda: _prepared(folder, config, atlas))
+        return _prepared(folder, config, atlas)
 
 
-def load_matched(config: DataConfig, cache: Path) -> Cohort:
-    """The prepared cohort with its counts thinned to a common depth, whatever `data.match_depth` is.
+def load_matched(cohort: Cohort, config: DataConfig, cache: Path) -> Cohort:
+    """A prepared cohort with its counts thinned to a common depth, from the cache or made now.
+
+    Args:
+        cohort: what `load_cohort` gives for the same choices, all of it.
+        config: these choices, without `data.match_depth`.
+        cache: the folder.
 
     Raises:
-        UserError: as `load_cohort`, or there are no counts.
+        UserError: there are no counts.
     """
-    return load_thinned(*_prepared(config, cache))
+    return _thinned(cohort_folder(source(config, cache), config, cache), config, lambda: cohort)
 
 
-def load_thinned(cohort: Cohort, folder: Path) -> Cohort:
-    """The cohort of a folder of the cache with its counts thinned, from the cache too or made now."""
-    require_counts(cohort)
+def _thinned(folder: Path, config: DataConfig, prepared: Callable[[], Cohort]) -> Cohort:
+    """The thinned form of the cohort that belongs in `folder`; `prepared` gives that one."""
     key = digest([code_of(DEPTH_CODE).encode(), folder.name.encode()])
     own = folder.with_name(f"cohort-{key[:16]}")
     with _locked(own):
         if own.exists() and (kept := _checked(own)):
+            log.info("cohort at a common depth: from the cache %s", own)
             return kept
+        whole = prepared()
+        require_counts(whole)
         with published(own) as staging:
             staging.mkdir()
-            made = thinned(cohort, staging)
+            made = thinned(whole, staging, config.min_genes)
             seal(staging, write_cohort(made, staging))
     log.info("counts thinned to a common depth: %s (%s)", own, megabytes(size(own)))
     return made
 
 
-def _prepared(config: DataConfig, cache: Path) -> tuple[Cohort, Path]:
-    """The cohort as it is in the file, and its folder.
+def _prepared(folder: Path, config: DataConfig, atlas: Atlas) -> Cohort:
+    """The cohort as it is in the file, in its folder.
 
     Raises:
         UserError: anything wrong with the file or the choices; nothing is left in the cache then.
     """
-    # The file is opened even when the cache has the cohort, so that a wrong path is an error every time.
-    with open_atlas(source(config, cache)) as atlas:
-        folder = cohort_folder(atlas.path, config, cache)
-        with _locked(folder):
-            if folder.exists() and (cohort := _checked(folder)):
-                log.info("cohort: %s nuclei from the cache %s", f"{len(cohort.cells):,}", folder)
-                return cohort, folder
-            cohort = _built(atlas, config, folder)
+    with _locked(folder):
+        if folder.exists() and (cohort := _checked(folder)):
+            log.info("cohort: %s nuclei from the cache %s", f"{len(cohort.cells):,}", folder)
+            return cohort
+        cohort = _built(atlas, config, folder)
     log.info(
         "cohort: %s nuclei prepared into %s (%s)", f"{len(cohort.cells):,}", folder, megabytes(size(folder))
     )
-    return cohort, folder
+    return cohort
 
 
 def source(config: DataConfig, cache: Path) -> Path:
@@ -337,6 +345,8 @@ def _about(path: Path) -> str:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         nuclei, genes = manifest["shape"]
-        return f"{nuclei:,} nuclei x {genes:,} genes of {manifest['about']['file']}"
+        about = manifest["about"]
+        depth = ", at a common depth" if DEPTH in about else ""
+        return f"{nuclei:,} nuclei x {genes:,} genes of {about['file']}{depth}"
     except (OSError, ValueError, KeyError):
         return "damaged"

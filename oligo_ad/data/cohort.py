@@ -10,10 +10,10 @@ import scipy.sparse as sp
 
 from oligo_ad.config import DataConfig
 from oligo_ad.data import selection
-from oligo_ad.data.columns import plain, read_column
+from oligo_ad.data.donor_columns import donor_columns
 from oligo_ad.data.duplicates import copies
 from oligo_ad.data.genes import gene_names, gene_notes, gene_order
-from oligo_ad.data.people import Grouping, check_people, vary_within
+from oligo_ad.data.people import Grouping, check_people
 from oligo_ad.data.sums import DonorSums, sum_by_donor
 from oligo_ad.errors import UserError, listing
 from oligo_ad.progress import progress
@@ -33,10 +33,6 @@ from oligo_ad.storage.matrix import MatrixWriter, NucleusMatrix
 # Fields of `data` that a cohort depends on, besides the file itself. No field of labels is among them.
 SHAPING = ("donor_key", "cell_type_key", "cell_types", "counts", "min_genes", "min_nuclei")
 
-MOST_KINDS = 60  # values of an obs column by which nuclei are counted
-NO_KINDS = pd.DataFrame({"column": [], "level": [], "donor": [], "nuclei": []}).astype(
-    {"column": object, "level": object, "donor": object, "nuclei": int}
-)
 DOUBT = "doubt about expression"  # among what defines a cohort, where its values are uncertain
 
 
@@ -253,49 +249,3 @@ def lost_in_quality_control(lost: str, config: DataConfig) -> str:
         f"quality control leaves no nucleus of {lost}: none with data.min_genes={config.min_genes} genes in "
         f"a donor of data.min_nuclei={config.min_nuclei} nuclei. Lower them."
     )
-
-
-def donor_columns(atlas: Atlas, group: Grouping) -> tuple[pd.DataFrame, dict[str, list[str]], pd.DataFrame]:
-    """The obs columns by donor, within which donors a column varies, and kinds of nuclei as in `Cohort`.
-
-    A column that varies within every donor describes nuclei: of numbers the donor has the mean. Text is in
-    its commonest spelling, and words for "unknown" are missing.
-    """
-    columns, varying, kinds = {}, {}, [NO_KINDS]
-    for name in atlas.columns:
-        if name.startswith("SIMULATED"):
-            continue
-        values = plain(read_column(atlas, name, group.rows))
-        code, levels = pd.factorize(values)
-        several, first = vary_within(group, code)
-        if several.any():
-            if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-                columns[f"mean:{name}"] = means_by_donor(values.to_numpy(float, na_value=np.nan), group)
-            if 1 < len(levels) <= MOST_KINDS:
-                kinds.append(_kinds(name, code, levels, group))
-        if several.all():
-            continue
-        found = values.iloc[np.maximum(first, 0)].set_axis(group.ids)
-        columns[f"obs:{name}"] = found if (first >= 0).all() else found.where(first >= 0)
-        if several.any():
-            varying[name] = group.ids[several].tolist()
-    return pd.DataFrame(columns, index=group.ids), varying, pd.concat(kinds, ignore_index=True)
-
-
-def means_by_donor(values: np.ndarray, group: Grouping) -> np.ndarray:
-    """The mean of each donor's known values [donors]; NaN where there is none."""
-    known = np.flatnonzero(np.isfinite(values))
-    # Added in the order of their size, so that the order of nuclei in the file changes no bit.
-    known = known[np.lexsort((values[known], group.code[known]))]
-    n_known = np.bincount(group.code[known], minlength=len(group.ids))
-    sums = np.bincount(group.code[known], values[known], len(group.ids))
-    return np.divide(sums, n_known, out=np.full(len(sums), np.nan), where=n_known > 0)
-
-
-def _kinds(name: str, code: np.ndarray, levels: pd.Index, group: Grouping) -> pd.DataFrame:
-    """Nuclei of each donor by their value of one column; sorted, whatever the order of the file."""
-    counts = pd.DataFrame({"donor": group.code, "level": code})[code >= 0].value_counts()
-    found = counts.rename("nuclei").reset_index()
-    words = np.array([str(level) for level in levels], dtype=object)
-    found["donor"], found["level"] = group.ids[found["donor"]].astype(object), words[found["level"]]
-    return found.assign(column=name)[list(NO_KINDS)].sort_values(["level", "donor"])

@@ -12,7 +12,7 @@ import pandas as pd
 from oligo_ad.config import DataConfig, MetadataConfig, SplitConfig
 from oligo_ad.data.cache import load_cohort, source
 from oligo_ad.data.cohort import Cohort, lost_in_quality_control
-from oligo_ad.data.covariates import Covariates, read_covariates
+from oligo_ad.data.covariates import Covariates, encode, read_covariates
 from oligo_ad.data.labels import NEGATIVE, POSITIVE, Labels, read_labels
 from oligo_ad.data.lockbox import locked_donors, note
 from oligo_ad.data.overlap import people_of, twins
@@ -53,6 +53,15 @@ class Contrast:
     def notes(self) -> tuple[str, ...]:
         """Remarks for the user on nuclei, labels and covariates."""
         return self.cohort.notes + self.labels.notes + self.covariates.notes + self.remarks
+
+    def covariates_of_box(self, names: tuple[str, ...]) -> pd.DataFrame:
+        """Covariates of the donors in the lockbox, NaN where unknown, read as those of the other donors."""
+        everyone = self.prepared.donors.loc[[*self.cohort.donors.index, *self.box.index]]
+        table = everyone[[name for name in everyone if name in self.cohort.donors]].copy()
+        for name, varies_in in self.prepared.varying.items():
+            if f"obs:{name}" in table:
+                table[f"obs:{name}"] = table[f"obs:{name}"].mask(table.index.isin(varies_in))
+        return encode(table, names).loc[self.box.index]
 
     def with_box(self) -> "Contrast":
         """The same with the donors of the lockbox among those that are compared, in no fold."""

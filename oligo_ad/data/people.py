@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,14 @@ class Grouping:
         of = donor.iloc[rows].cat.remove_unused_categories()
         of = of.cat.reorder_categories(sorted(of.cat.categories)).cat
         return cls(of.codes.to_numpy().astype(np.int64), of.categories, rows)
+
+    @cached_property
+    def by_donor(self) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the nuclei in the order of their donors [nuclei], and where each donor's end [donors]."""
+        ends = np.cumsum(np.bincount(self.code, minlength=len(self.ids)))
+        # Numbers of 16 bits are sorted ten times faster.
+        small = self.code.astype(np.uint16) if len(self.ids) < 1 << 16 else self.code
+        return np.argsort(small, kind="stable"), ends
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ def evidence_of(record: Record, evaluation: Evaluation) -> Evidence:
         null_sd=test.null_sd if test and test.n >= power.ENOUGH else None,
     )
     return Evidence(
-        confounders=confounders.confounders_of(evaluation, facts.confounder_table),
+        confounders=confounders.confounders_of(
+            evaluation, facts.confounder_table, facts.donor_table["label"], facts.covariates
+        ),
         subgroups=subgroups.subgroups_of(evaluation, facts.subgroups),
         calibrated=calibrated_of(record, evaluation),
         influence=moved,

@@ -7,9 +7,9 @@ import pandas as pd
 
 from oligo_ad.config import Config, DataConfig, InspectTask
 from oligo_ad.data.cache import source
-from oligo_ad.data.cohort import donor_columns
 from oligo_ad.data.columns import ALIASES, Column, find_column, passed_over, read_column
 from oligo_ad.data.covariates import read_covariates
+from oligo_ad.data.donor_columns import donor_columns
 from oligo_ad.data.genes import VARIABLE, gene_names, gene_notes
 from oligo_ad.data.labels import Labels, read_labels
 from oligo_ad.data.leakage import LABEL_DERIVED, derived_from_label
@@ -186,8 +186,7 @@ def _would_use(atlas: Atlas, config: Config, var: pd.DataFrame) -> list[str]:
 
 def _overlap(atlas: Atlas, config: Config, chosen: Selection) -> list[str]:
     """Donors that may be one person, and donors that an earlier run has seen."""
-    donors, varying, _ = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows))
-    people = people_of(donors.drop(columns=[f"obs:{name}" for name in varying], errors="ignore"))
+    people = people_of(donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows)).constant)
     lines = [f"  note: {found}" for found in twins(people)]
     if isinstance(config.task, InspectTask) and config.task.run:
         facts = open_run(config.task.run).facts
@@ -202,8 +201,7 @@ def _covariates(atlas: Atlas, config: Config, chosen: Selection, labels: Labels)
     if not config.metadata.columns:
         return []
     compared = chosen.donors.of.iloc[chosen.rows].isin(labels.donors).to_numpy()
-    donors, varying, _ = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows[compared]))
-    donors = donors.drop(columns=[f"obs:{name}" for name in varying])
+    donors = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows[compared])).constant
     try:
         covariates = read_covariates(donors, labels.of_donor, config.metadata)
     except UserError as error:

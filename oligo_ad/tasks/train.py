@@ -57,8 +57,8 @@ class Run:
 
     `sample`: what the model predicts. `baselines`: None where none is asked for. `subgroups`: the level of
     each donor, by column. `matched`: the nuclei with counts thinned to a common depth, where test donors are
-    predicted from these too. `started`: by the clock of
-    `time.perf_counter`.
+    predicted from these too. `of_box`: baselines that know the donors of the lockbox too, where it is opened.
+    `notes`: remarks for the user. `started`: by the clock of `time.perf_counter`.
     """
 
     config: Config
@@ -70,6 +70,8 @@ class Run:
     baselines: Baselines | None
     subgroups: dict[str, pd.Series]
     matched: Cohort | None
+    of_box: Baselines | None
+    notes: tuple[str, ...]
     started: float
 
     @property
@@ -104,6 +106,7 @@ def opened(config: Config, folder: Path) -> Iterator[Run]:
     accelerator, folder = make_accelerator(config, folder)
     with accelerator.main_process_first():
         contrast = open_contrast(config.data, config.split, config.metadata, config.cache.path)
+    _check_box(config, contrast)
     for note in contrast.notes:
         log.warning(note)
     start_tracker(accelerator, config, folder)
@@ -111,31 +114,59 @@ def opened(config: Config, folder: Path) -> Iterator[Run]:
     baselines = make_baselines(contrast, config.evaluation, config.seed) if wanted else None
     subgroups = read_subgroups(contrast.cohort, contrast.labels.of_donor, config.evaluation.subgroups)
     with accelerator.main_process_first():
-        matched = _matched(config, contrast)
+        matched, remark = _matched(config, contrast)
+    opens = wanted and config.split.open_lockbox
     yield Run(
-        config,
-        Record(folder),
-        accelerator,
-        contrast,
-        pretrained,
-        sample,
-        baselines,
-        subgroups,
-        matched,
-        started,
+        config=config,
+        record=Record(folder),
+        accelerator=accelerator,
+        contrast=contrast,
+        pretrained=pretrained,
+        sample=sample,
+        baselines=baselines,
+        subgroups=subgroups,
+        matched=matched,
+        of_box=make_baselines(contrast.with_box(), config.evaluation, config.seed) if opens else None,
+        notes=contrast.notes + remark,
+        started=started,
     )
     accelerator.end_training()
 
 
-def _matched(config: Config, contrast: Contrast) -> Cohort | None:
-    """The nuclei with counts thinned to a common depth; None where that is not asked for, or cannot be."""
+def _matched(config: Config, contrast: Contrast) -> tuple[Cohort | None, tuple[str, ...]]:
+    """The nuclei with counts thinned to a common depth, and what the user is told of them; None where that is
+    not asked for, or cannot be."""
     asked = config.evaluation.depth_matched and not config.data.match_depth and config.task.name == "train"
     if not asked:
-        return None
-    if contrast.cohort.expression.content != "counts":
-        log.info("test donors are not scored at a common depth too: the file has no raw counts")
-        return None
-    return load_matched(config.data, config.cache.path).of(contrast.labels.donors)
+        return None, ()
+    if contrast.prepared.expression.content != "counts":
+        remark = "test donors are not scored at a common depth too: the file has no raw counts"
+        log.info(remark)
+        return None, (remark,)
+    matched = load_matched(contrast.prepared, config.data, config.cache.path)
+    remark = f"test donors are scored at a common depth too: {matched.notes[-1]}"
+    log.info(remark)
+    return matched.of(contrast.labels.donors), (remark,)
+
+
+def _check_box(config: Config, contrast: Contrast) -> None:
+    """Refuse to open a lockbox that is not there, or in a search.
+
+    Raises:
+        UserError: naming what to change.
+    """
+    if not config.split.open_lockbox:
+        return
+    if config.task.name != "train":
+        raise UserError(
+            "split.open_lockbox=true has no place in a search, whose trials would look at the locked donors "
+            "again and again. Open it by one run, when the settings are chosen."
+        )
+    if not len(contrast.box):
+        raise UserError(
+            "split.open_lockbox=true needs donors that were set aside: add split.lockbox=SHARE, such as "
+            "split.lockbox=0.2."
+        )
 
 
 def begin(run: Run) -> None:
@@ -144,7 +175,7 @@ def begin(run: Run) -> None:
         return
     config, record, contrast = run.config, run.record, run.contrast
     if config.split.open_lockbox:
-        _open_box(run)
+        open_box(contrast.box, contrast.labels.column, record.folder, record.typed, config.cache.path)
     # Folds left here by a run that was killed would pass for folds of this one.
     for folder in (FOLDS, PERMUTATIONS):
         rmtree(record.folder / folder, ignore_errors=True)
@@ -152,21 +183,6 @@ def begin(run: Run) -> None:
         record.write_config(asdict(located(config)))
         write_split(contrast.folds, contrast.labels.of_donor, config.split, record.folder / SPLIT)
         record.write_facts(_facts(run))
-
-
-def _open_box(run: Run) -> None:
-    """Enter in the register that this run scores the donors that were set aside.
-
-    Raises:
-        UserError: there are none, or another run has done that.
-    """
-    box = run.contrast.box
-    if not len(box):
-        raise UserError(
-            "split.open_lockbox=true needs the lockbox that was set aside: add split.lockbox=SHARE."
-        )
-    record, labels = run.record, run.contrast.labels
-    open_box(box, labels.column, record.folder, record.typed, run.config.cache.path)
 
 
 def train_fold(
@@ -203,19 +219,19 @@ def _of_test_donors(
     run: Run, model: FoldModel, fitted: Fitted, logits: dict[str, np.ndarray]
 ) -> dict[str, pd.DataFrame]:
     """What else is predicted of test donors: tables by the names of their files."""
-    found, fold = {}, model.fold
+    found, fold, contrast = {}, model.fold, run.contrast
     if run.matched:
-        found[MATCHED] = model.predict_others(fitted.model, run.matched.of(fold.test))
-    box = run.contrast.box
-    if run.config.split.open_lockbox and len(box):
-        found[LOCKBOX] = model.predict_others(fitted.model, run.contrast.prepared.of(box.index))
+        own = run.matched.of(fold.test)
+        found[MATCHED] = model.predict_others(fitted.model, own, contrast.covariates.values)
+    if run.config.split.open_lockbox:
+        covariates = contrast.covariates_of_box(run.config.metadata.columns)
+        own = contrast.prepared.of(contrast.box.index)
+        found[LOCKBOX] = model.predict_others(fitted.model, own, covariates)
     if run.baselines and run.writes:
         found[BASELINES] = _scored(run.baselines, model, logits)
-        if LOCKBOX in found:
-            both = run.contrast.with_box()
-            others = make_baselines(both, run.config.evaluation, run.config.seed)
-            scored = others.score(replace(fold, test=tuple(box.index)))
-            found[LOCKBOX] = found[LOCKBOX].merge(scored.drop(columns="fold"), on="donor")
+    if run.of_box and run.writes:
+        scored = run.of_box.score(replace(fold, test=tuple(contrast.box.index)))
+        found[LOCKBOX] = found[LOCKBOX].merge(scored.drop(columns="fold"), on="donor")
     return found
 
 
@@ -302,6 +318,7 @@ def _history(
 
 def _facts(run: Run) -> RunFacts:
     contrast, pretrained, accelerator = run.contrast, run.pretrained, run.accelerator
+    found = read_confounders(contrast.cohort, contrast.labels.column)
     return RunFacts(
         cohort=contrast.about,
         simulated=contrast.cohort.simulated,
@@ -312,7 +329,7 @@ def _facts(run: Run) -> RunFacts:
         box_is_open=run.config.split.open_lockbox,
         flow=contrast.flow.to_dict("records"),
         excluded=contrast.excluded.to_dict("records"),
-        notes=list(contrast.notes),
+        notes=list(run.notes),
         covariates=list(contrast.covariates.values.columns),
         label_derived=list(contrast.covariates.label_derived),
         pretrained=pretrained.origin if pretrained else None,
@@ -320,7 +337,7 @@ def _facts(run: Run) -> RunFacts:
         environment=environment(accelerator.device, accelerator.num_processes),
         words=run.record.typed,
         sources=_sources(run.config),
-        confounders={str(n): c.to_dict() for n, c in read_confounders(contrast.cohort).items()},
+        confounders={str(n): c.to_dict() for n, c in found.items()},
         subgroups={name: levels.to_dict() for name, levels in run.subgroups.items()},
         seconds=time.perf_counter() - run.started,
     )

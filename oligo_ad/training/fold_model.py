@@ -11,7 +11,7 @@ from torch import nn
 from oligo_ad.config import Config
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.contrast import Contrast
-from oligo_ad.data.covariates import Coding, encode, fit_coding
+from oligo_ad.data.covariates import Coding, fit_coding
 from oligo_ad.data.split import Fold
 from oligo_ad.facts import Epoch
 from oligo_ad.inputs.featurizers import Featurizer
@@ -75,10 +75,14 @@ class FoldModel:
         ]
         return pd.concat(parts, ignore_index=True).assign(fold=self.fold.number, seed=self.config.seed)
 
-    def predict_others(self, model: nn.Module, cohort: Cohort) -> pd.DataFrame:
-        """Predictions of the trained model for all donors of another cohort, columns as in `record`."""
-        metadata = self.coding.apply(encode(cohort.donors, self.config.metadata.columns))
-        donors, sample = donors_of(cohort, None, metadata), self.classifier.pool.sample
+    def predict_others(self, model: nn.Module, cohort: Cohort, covariates: pd.DataFrame) -> pd.DataFrame:
+        """Predictions of the trained model for all donors of another cohort, columns as in `record`.
+
+        Args:
+            covariates: of these donors, and perhaps of others, NaN where unknown.
+        """
+        donors = donors_of(cohort, None, self.coding.apply(covariates))
+        sample = self.classifier.pool.sample
         bags = self.config.fit.bag_size, 1
         loader = make_loader(cohort, self.featurizer, sample, donors, bags, self.accelerator)
         samples = loader.samples_of(np.arange(len(cohort.donors)))

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from oligo_ad.config import Seed
 from oligo_ad.data.cohort import Cohort
+from oligo_ad.draws import draw, nucleus_keys, stream, uniform
 from oligo_ad.errors import UserError, listing
 from oligo_ad.inputs.batch import Inputs, Tokens
-from oligo_ad.inputs.draws import draw, nucleus_keys, stream, uniform
 from oligo_ad.inputs.featurizers import Size, State
 from oligo_ad.inputs.panel import Flavor, choose_genes, describe_choice
 from oligo_ad.inputs.vocabulary import DUPLICATE, UNKNOWN, UNMATCHED, likely_cause, match_genes, routes

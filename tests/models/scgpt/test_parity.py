@@ -18,7 +18,7 @@ from benchmarks.published_scgpt import (
     vector,
     vocabulary,
 )
-from oligo_ad.inputs.draws import draw, nucleus_keys, stream, uniform
+from oligo_ad.draws import draw, nucleus_keys, stream, uniform
 from oligo_ad.models.build import make_classifier
 from oligo_ad.models.scgpt.checkpoint import read_folder
 from oligo_ad.models.scgpt.network import ScGPT

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from oligo_ad.data.cohort import Cohort
+from oligo_ad.draws import draw, mix, nucleus_keys, stream
 from oligo_ad.inputs.batch import Tokens
-from oligo_ad.inputs.draws import draw, mix, nucleus_keys, stream
 from oligo_ad.inputs.panel import choose_genes
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.models.scgpt.tokens import BINNING, BinnedGenes, bin_values
