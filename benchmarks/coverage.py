@@ -162,12 +162,15 @@ class Trained:
         return self._truths(self._shift, 600)
 
     def logits(self, rng: np.random.Generator, test_FN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        features_NP = self._features(rng, self._shift)
-        both = []
+        features_NP, both = self.features(rng), []
         for step in (1, 2):
             fitted = discriminants(features_NP[:, ::step], ~test_FN, self.shrinkage)
             both.append(fitted.weight_FP @ features_NP[:, ::step].T - fitted.middle_F[:, None])
         return both[0], both[1]
+
+    def features(self, rng: np.random.Generator) -> np.ndarray:
+        """Of the donors of one cohort [N, P]."""
+        return self._features(rng, self._shift)
 
     def _features(self, rng: np.random.Generator, shift: float) -> np.ndarray:
         noise = rng.normal(size=(len(LABEL), FEATURES))

@@ -287,12 +287,11 @@ def _flat(value: Any, prefix: str = "") -> Any:
     """`{"fit": {"epochs": "range(3)"}}`, as the command line gives it, → `{"fit.epochs": "range(3)"}`."""
     if not isinstance(value, dict):
         return value
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for key, inner in value.items():
-        found |= (
-            _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {f"{prefix}{key}": str(inner)}
-        )
-    return found
+        found |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {f"{prefix}{key}": inner}
+    # The whole is read first: null takes a field out that stands before it.
+    return found if prefix else {field: str(values) for field, values in found.items() if values is not None}
 
 
 # Fields that the command itself reads; they are no part of a run's configuration.

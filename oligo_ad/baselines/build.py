@@ -7,10 +7,10 @@ import pandas as pd
 from oligo_ad.baselines.gene_sets import NO_SETS, read_gene_sets
 from oligo_ad.baselines.predictors import Baselines
 from oligo_ad.baselines.views import read_views
-from oligo_ad.config import EvaluationConfig, MetadataConfig
+from oligo_ad.config import EvaluationConfig
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.contrast import Contrast
-from oligo_ad.data.covariates import COVARIATES, read_covariates
+from oligo_ad.data.covariates import COVARIATES, encode
 from oligo_ad.errors import UserError, listing
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def make_baselines(contrast: Contrast, config: EvaluationConfig, seed: int) -> B
     """
     cohort, label = contrast.cohort, contrast.labels.of_donor
     gene_sets = read_gene_sets(config.gene_sets, cohort.genes) if config.gene_sets else NO_SETS
-    views = read_views(cohort, _covariates(cohort, label), _kinds(cohort, config.composition), gene_sets)
+    views = read_views(cohort, _covariates(cohort), _kinds(cohort, config.composition), gene_sets)
     made = Baselines(views, label, seed)
     if config.comparator not in made.names:
         raise UserError(
@@ -42,13 +42,12 @@ NEEDS = {
 }
 
 
-def _covariates(cohort: Cohort, label: pd.Series) -> pd.DataFrame:
-    wanted = MetadataConfig(columns=COVARIATES, fusion={}, allow_label_derived=False)
-    try:
-        return read_covariates(cohort.donors, label, wanted).values
-    except UserError as error:
-        log.warning("no covariates-only baseline: %s", error)
-        return pd.DataFrame(index=cohort.donors.index)
+def _covariates(cohort: Cohort) -> pd.DataFrame:
+    """Age, sex and APOE alleles, without a look at labels.
+
+    What separates the classes is not given to a model, but here it shows what is to be beaten.
+    """
+    return encode(cohort.donors, COVARIATES).dropna(axis=1, how="all")
 
 
 def _kinds(cohort: Cohort, names: tuple[str, ...]) -> pd.DataFrame:

@@ -3,8 +3,7 @@
 import numpy as np
 from scipy.optimize import minimize
 
-from oligo_ad.baselines.linear import balanced_loss
-
+SURE = 1e-15  # the nearest to 0 or 1 that a probability is taken for
 PRIOR = 10.0  # donors of the rarer class that weigh as much as the equal weights, where two are combined
 
 
@@ -16,15 +15,29 @@ def stacked(probability_PK: np.ndarray, label: np.ndarray) -> np.ndarray:
         label: [K] 0 or 1.
     """
     n = len(probability_PK)
+    bounded_PK = np.clip(probability_PK, SURE, 1 - SURE)
     found = minimize(
-        lambda weight: balanced_loss(weight @ probability_PK, label),
+        lambda weight: _loss(weight, bounded_PK, label),
         np.full(n, 1 / n),
+        jac=True,
         bounds=[(0, 1)] * n,
-        constraints={"type": "eq", "fun": lambda weight: weight.sum() - 1},
+        constraints={
+            "type": "eq",
+            "fun": lambda weight: weight.sum() - 1,
+            "jac": lambda weight: np.ones((1, n)),
+        },
         method="SLSQP",
     )
     weight = np.clip(found.x, 0, None)
     return np.full(n, 1 / n) if not np.isfinite(weight).all() else weight / weight.sum()
+
+
+def _loss(weight: np.ndarray, probability_PK: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
+    """Log loss of the mixed probabilities, both classes weighing the same, and its gradient [P]."""
+    right_PK = np.where(label == 1, probability_PK, 1 - probability_PK)
+    share = np.where(label == 1, 0.5 / label.sum(), 0.5 / (len(label) - label.sum()))
+    right = np.maximum(weight @ right_PK, SURE)
+    return float(-(share @ np.log(right))), -(right_PK @ (share / right))
 
 
 def mixed(first: np.ndarray, second: np.ndarray, label: np.ndarray) -> float:

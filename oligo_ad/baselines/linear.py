@@ -26,7 +26,8 @@ class Regressed(NamedTuple):
 
 def standardised(values_DF: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Columns with mean 0 and SD 1 over the known donors; a constant one keeps its scale."""
-    mean, sd = values_DF[known].mean(0), values_DF[known].std(0)
+    values_KF = values_DF[known]
+    mean, sd = values_KF.mean(0), values_KF.std(0)
     # What remains of equal values is rounding.
     constant = sd <= 1e-12 * np.maximum(np.abs(mean), 1)
     scaled: np.ndarray = (values_DF - mean) / np.where(constant, 1.0, sd)

@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 
 from oligo_ad.baselines.combine import mixed, stacked
 from oligo_ad.baselines.linear import Regressed, coordinates, regress, standardised
-from oligo_ad.baselines.views import Views
+from oligo_ad.baselines.views import Views, centred_log_ratio
 from oligo_ad.data.covariates import fit_coding
 from oligo_ad.data.split import Fold
 
@@ -103,32 +103,38 @@ class Baselines:
     def _regressed(self, known: Iterable[str], test: Iterable[str]) -> dict[str, Regressed]:
         """Every regression, by name."""
         views, donors = self.views, _Donors.of(self.views.donors, known, test)
-        genes = self._expressed(donors.known)
-        blocks = {"depth": [standardised(views.depth.to_numpy(), donors.known)], "pseudobulk": [genes]}
+        expressed = self._expressed(donors.known)
+        genes = standardised(views.pseudobulk[:, expressed], donors.known)
+        spanned = coordinates([genes], donors.known)
+        points = {"depth": self._spanned(views.depth.to_numpy(), donors), "pseudobulk": spanned}
         if "covariates" in self.names:
-            coding = fit_coding(views.covariates, donors.names)
-            coded = standardised(coding.apply(views.covariates).to_numpy(float), donors.known)
-            blocks = {"covariates": [coded]} | blocks | {"covariates+pseudobulk": [genes, coded]}
+            coded = fit_coding(views.covariates, donors.names).apply(views.covariates).to_numpy(float)
+            both = coordinates([spanned, standardised(coded, donors.known)], donors.known)
+            points = {"covariates": self._spanned(coded, donors)} | points | {"covariates+pseudobulk": both}
         if "composition" in self.names:
-            blocks["composition"] = [standardised(views.composition.to_numpy(), donors.known)]
+            shares = centred_log_ratio(views.composition.to_numpy(), donors.known)
+            points["composition"] = self._spanned(shares, donors)
         if "gene_sets" in self.names:
-            every = standardised(views.pseudobulk, donors.known)
-            blocks["gene_sets"] = [standardised(views.gene_sets.scores(every), donors.known)]
-        return {name: self._regress(own, donors) for name, own in blocks.items()}
+            points["gene_sets"] = self._spanned(views.gene_sets.scores(genes, expressed), donors)
+        return {name: self._regress(own, donors) for name, own in points.items()}
 
     def _pseudobulk(self, known: Iterable[str], test: Iterable[str]) -> Regressed:
         donors = _Donors.of(self.views.donors, known, test)
-        return self._regress([self._expressed(donors.known)], donors)
+        values = self.views.pseudobulk[:, self._expressed(donors.known)]
+        return self._regress(self._spanned(values, donors), donors)
+
+    def _spanned(self, values_DF: np.ndarray, donors: "_Donors") -> np.ndarray:
+        """Coordinates of donors by standardised features."""
+        return coordinates([standardised(values_DF, donors.known)], donors.known)
 
     def _expressed(self, known: np.ndarray) -> np.ndarray:
-        """Standardised pseudobulk of the genes that most known donors express: a gene silent in most is noise
-        times a large scale."""
-        values = self.views.pseudobulk
-        return standardised(values[:, (values[known] > 0).mean(0) > 0.5], known)
+        """Which genes most known donors express: one silent in most is noise times a large scale."""
+        found: np.ndarray = (self.views.pseudobulk[known] > 0).sum(0) > len(known) / 2
+        return found
 
-    def _regress(self, blocks: list[np.ndarray], donors: "_Donors") -> Regressed:
+    def _regress(self, x_DR: np.ndarray, donors: "_Donors") -> Regressed:
         label = self.label.reindex(self.views.donors).to_numpy()
-        return regress(coordinates(blocks, donors.known), label, donors.known, donors.test, self.seed)
+        return regress(x_DR, label, donors.known, donors.test, self.seed)
 
 
 @dataclass(frozen=True)

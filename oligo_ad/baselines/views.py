@@ -18,8 +18,8 @@ class Views:
 
     `covariates`: age, sex, APOE alleles, NaN where unknown; no columns where the file has none.
     `depth`: nuclei, genes and counts per nucleus, on the log scale. `pseudobulk` [donors, genes]: log
-    expression of the summed counts. `composition`: centred log ratios of the shares of kinds of nuclei;
-    no columns where they are not known. `gene_sets`: sets of genes, by their places.
+    expression of the summed counts. `composition`: nuclei of each kind; no columns where they are not known.
+    `gene_sets`: sets of genes, by their places.
     """
 
     donors: pd.Index
@@ -42,15 +42,22 @@ def read_views(cohort: Cohort, covariates: pd.DataFrame, kinds: pd.DataFrame, ge
         covariates=covariates,
         depth=_depth(cohort),
         pseudobulk=_pseudobulk(cohort),
-        composition=centred_log_ratio(kinds),
+        composition=kinds,
         gene_sets=gene_sets,
     )
 
 
-def centred_log_ratio(kinds: pd.DataFrame) -> pd.DataFrame:
-    """Log shares less their mean over kinds (Aitchison 1982), after half a nucleus of each kind was added."""
-    logs = np.log(kinds + ZERO)
-    return logs.sub(logs.mean(axis=1), axis=0)
+def centred_log_ratio(nuclei_DK: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Log shares less their mean over kinds (Aitchison 1982), after half a nucleus of each kind was added.
+
+    Args:
+        nuclei_DK: of each kind, by donor.
+        known: positions of the known donors. A kind that none of them has is left out: it would tell them
+            which kinds another donor has.
+    """
+    logs = np.log(nuclei_DK[:, nuclei_DK[known].any(0)] + ZERO)
+    centred: np.ndarray = logs - logs.mean(axis=1, keepdims=True) if logs.size else logs
+    return centred
 
 
 def _pseudobulk(cohort: Cohort) -> np.ndarray:

@@ -1,12 +1,16 @@
-"""Calibration: does a donor's probability mean what it says, and at which prevalence?
+"""Calibration of donors: does a probability mean what it says, and at which prevalence?
 
 Training gives both classes the same weight, so a network's probabilities are those of a balanced cohort.
-They are brought to the cohort's prevalence, by the prior alone (Elkan 2001, IJCAI) or by Platt's two numbers,
-which are fitted on the validation donors of the fold: those of other folds may be its test donors.
+`none` brings them to the cohort's prevalence by the prior alone (Elkan 2001, IJCAI; Saerens 2002, Neural
+Computation 14:21). `platt` fits two numbers besides (Platt 1999, Advances in Large Margin Classifiers), on
+the validation donors of the fold and on no others: those of other folds may be its test donors. Either keeps
+the order of a fold's donors; calls and thresholds stay with the probabilities as predicted.
+
+`benchmarks/calibration.py` measures what either is worth with eight validation donors.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,40 +18,34 @@ from scipy.optimize import brentq, minimize
 from sklearn.linear_model import LogisticRegression
 
 from oligo_ad.baselines.linear import sigmoid
-from oligo_ad.results.intervals import QUANTILE, wilson
+from oligo_ad.results.intervals import LEVEL, QUANTILE, wilson
 
 BOUND = 1e-6  # probabilities lie this far from 0 and 1, or farther
 FLATTEST = 0.05  # Platt's slope is at least this, so that no order changes
 BINS = 5  # of equal numbers of donors
+HEADS = {"slope": "slope", "intercept": "intercept", "in the large": "in_the_large", "Brier": "brier"}
+NAMES = {"raw": "as predicted", "probability": "at the cohort's prevalence"}
 
 
 class Line(NamedTuple):
-    """A calibrated logit is slope · logit + intercept."""
+    """A calibrated logit is slope · logit + intercept, at this prevalence of the positive class."""
 
     slope: float
     intercept: float
+    prevalence: float
+
+    def at(self, prevalence: float) -> "Line":
+        """The same evidence, at another prevalence."""
+        more = log_odds(prevalence) - log_odds(self.prevalence)
+        return Line(self.slope, self.intercept + more, prevalence)
 
     def apply(self, logit: np.ndarray) -> np.ndarray:
         """Calibrated logits."""
         return self.slope * logit + self.intercept
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """Probabilities of donors, with how well they are calibrated.
-
-    `donors`: a row for each fold and test donor: fold, donor, label, `raw` (of the model), `probability` at
-    the cohort's prevalence, and `stated` at the one that was asked for, or NaN. `scores`: by `raw` and
-    `probability`: slope, intercept, in the large, Brier. `prevalence`: Brier score of naming nothing else.
-    """
-
-    donors: pd.DataFrame
-    scores: dict[str, dict[str, float]]
-    prevalence: float
-
-
 def logit_of(probability: np.ndarray) -> np.ndarray:
-    """The logit of probabilities that are not quite 0 or 1."""
+    """The logit of probabilities, which are kept from being 0 or 1."""
     bounded = np.clip(probability, BOUND, 1 - BOUND)
     logit: np.ndarray = np.log(bounded / (1 - bounded))
     return logit
@@ -57,26 +55,41 @@ def log_odds(prevalence: float) -> float:
     return float(np.log(prevalence / (1 - prevalence)))
 
 
-def to_prevalence(start: float, end: float) -> Line:
-    """What changes the prevalence that probabilities were made for."""
-    return Line(1.0, log_odds(end) - log_odds(start))
+def prior(samples: np.ndarray, pos_weight: float) -> Line:
+    """Logits as they were trained: at the share of positive samples, whose odds the loss multiplies.
+
+    Args:
+        samples: labels of the training samples, nuclei or donors.
+        pos_weight: of positive samples in the loss.
+    """
+    return Line(1.0, 0.0, float(sigmoid(np.array(log_odds(float(samples.mean())) + np.log(pos_weight)))))
 
 
 def platt(logit: np.ndarray, label: np.ndarray) -> Line:
-    """Slope and intercept that make logits of a few donors probabilities, with Platt's targets.
+    """Slope and intercept that make logits of a few donors probabilities.
 
-    Platt 1999 draws targets away from 0 and 1 by as much as the number of samples allows; so donors that are
-    told apart without an error do not give an infinite slope.
+    Platt's targets are away from 0 and 1 by as much as the number of donors demands, so donors that are
+    told apart without an error give no infinite slope. The mean of the fitted probabilities is that of the
+    targets, so this is their prevalence, and not the share of positive donors.
+
+    Args:
+        logit: [N], of donors that trained nothing.
+        label: [N], of both classes.
     """
     n_positive, n_negative = int(label.sum()), int((1 - label).sum())
     target = np.where(label == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    middle = logit.mean()  # equal scores leave the slope as it is
+    centred = logit - middle
 
-    def loss(line: np.ndarray) -> float:
-        own = line[0] * logit + line[1]
-        return float((np.logaddexp(0, own) - target * own).sum())
+    def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
+        own = line[0] * centred + line[1]
+        wrong = sigmoid(own) - target
+        value = float((np.logaddexp(0, own) - target * own).sum())
+        return value, np.array([wrong @ centred, wrong.sum()])
 
-    found = minimize(loss, [1.0, 0.0], method="L-BFGS-B", bounds=[(FLATTEST, None), (None, None)])
-    return Line(float(found.x[0]), float(found.x[1]))
+    bounds = [(FLATTEST, None), (None, None)]
+    slope, height = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-12).x
+    return Line(float(slope), float(height - slope * middle), float(target.mean()))
 
 
 def fold_line(
@@ -85,23 +98,111 @@ def fold_line(
     samples: np.ndarray,
     donors: np.ndarray,
     validation: tuple[np.ndarray, np.ndarray],
-) -> tuple[Line, float]:
-    """From a fold's donor logits to those at a prevalence, which is returned too.
+) -> Line:
+    """From a fold's donor logits to those at the prevalence of its training donors.
 
     Args:
         how: `none` or `platt`.
-        pos_weight: of positive samples in the loss.
-        samples: labels of the training samples, nuclei or donors.
+        pos_weight, samples: as of `prior`.
         donors: labels of the training donors.
-        validation: scores of validation donors, and their labels.
+        validation: scores of the validation donors, as probabilities, and their labels.
     """
-    if how == "platt":
-        score, label = validation
-        return platt(logit_of(score), label), float(label.mean())
-    # The weight multiplies the odds of the training samples; what is left is the evidence for any prior.
-    prior = log_odds(float(samples.mean())) + np.log(pos_weight)
-    cohort = float(donors.mean())
-    return Line(1.0, log_odds(cohort) - float(prior)), cohort
+    score, label = validation
+    fitted = platt(logit_of(score), label) if how == "platt" else prior(samples, pos_weight)
+    return fitted.at(float(donors.mean()))
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Probabilities of donors, with how well they are calibrated.
+
+    `donors`: a row for each fold and test donor: fold, donor, label, `raw` (of the model), `probability` at
+    the cohort's prevalence, and `stated` at the one that was asked for, or NaN. `scores`: by `raw` and
+    `probability`: slope, intercept, in the large, Brier, over all rows. `prevalence`: Brier score of always
+    naming that of the fold's training donors. `asked`: the stated prevalence, or None.
+    """
+
+    donors: pd.DataFrame
+    scores: dict[str, dict[str, float]]
+    prevalence: float
+    asked: float | None
+
+    @property
+    def n_donors(self) -> int:
+        """Donors, each counted once however many folds tested it."""
+        return int(self.donors["donor"].nunique())
+
+    def sentence(self) -> str:
+        """What the probabilities are worth."""
+        brier, named = self.scores["probability"]["brier"], self.prevalence
+        worth = "less than" if brier < named else "no less than"
+        return (
+            f"Their Brier score is {brier:.3f}, {worth} the {named:.3f} of always naming the prevalence"
+            f"{'' if brier < named else ', so they are worth nothing as probabilities'}."
+        )
+
+    def table(self) -> pd.DataFrame:
+        """The scores as text."""
+        rows = {
+            NAMES[name]: {head: f"{scores[key]:.3f}" for head, key in HEADS.items()}
+            for name, scores in self.scores.items()
+        }
+        rows["the prevalence, always"] = dict.fromkeys(HEADS, "") | {"Brier": f"{self.prevalence:.3f}"}
+        return pd.DataFrame(rows).T
+
+    def reliability_table(self) -> pd.DataFrame:
+        """The bins of `reliability` as text."""
+        rows = reliability(self.donors, "probability")
+        limits = zip(rows["low"], rows["high"], strict=True)
+        return pd.DataFrame(
+            {
+                "donors": rows["donors"],
+                "mean probability": rows["predicted"].map("{:.3f}".format),
+                "observed share": rows["observed"].map("{:.3f}".format),
+                f"{LEVEL} % interval": [f"{low:.3f} to {high:.3f}" for low, high in limits],
+            }
+        )
+
+    def donor_table(self) -> pd.DataFrame:
+        """The probabilities of each donor as text, means over the folds that tested it."""
+        names = NAMES | ({"stated": f"at a prevalence of {self.asked:g}"} if self.asked else {})
+        own = self.donors.groupby("donor")[[*names]].mean()
+        return own.map("{:.3f}".format).rename(columns=names).reset_index()
+
+    def plain(self) -> dict[str, Any]:
+        """For metrics.json."""
+        return self.scores | {
+            "brier_of_prevalence": self.prevalence,
+            "donors": self.n_donors,
+            "stated_prevalence": self.asked,
+            "reliability": reliability(self.donors, "probability").to_dict("records"),
+        }
+
+
+def calibrate(table: pd.DataFrame, lines: dict[int, Line], stated: float | None) -> Calibrated:
+    """Donor scores through the line of their fold.
+
+    Args:
+        table: fold, donor, label, model.
+        lines: by fold, to the cohort's prevalence.
+        stated: another prevalence, or None.
+    """
+    donors = table[["fold", "donor", "label"]].assign(raw=table["model"])
+    donors["probability"] = _through(lines, donors)
+    to_stated = {fold: line.at(stated) for fold, line in lines.items()} if stated else {}
+    donors["stated"] = _through(to_stated, donors) if to_stated else np.nan
+    label = donors["label"].to_numpy()
+    scores = {name: agreement(label, donors[name].to_numpy()) for name in ("raw", "probability")}
+    named = donors["fold"].map({fold: line.prevalence for fold, line in lines.items()}).to_numpy()
+    return Calibrated(donors, scores, float(((named - label) ** 2).mean()), stated)
+
+
+def _through(lines: dict[int, Line], donors: pd.DataFrame) -> np.ndarray:
+    logit, fold = logit_of(donors["raw"].to_numpy()), donors["fold"].to_numpy()
+    calibrated = np.empty(len(logit))
+    for number, line in lines.items():
+        calibrated[fold == number] = line.apply(logit[fold == number])
+    return sigmoid(calibrated)
 
 
 def agreement(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
@@ -116,27 +217,6 @@ def agreement(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
     shift = brentq(lambda more: sigmoid(logit + more).mean() - label.mean(), -60, 60)
     brier = float(((probability - label) ** 2).mean())
     return {"slope": slope, "intercept": intercept, "in_the_large": float(shift), "brier": brier}
-
-
-def calibrate(table: pd.DataFrame, lines: dict[int, Line], stated: dict[int, Line]) -> Calibrated:
-    """Donor scores through the line of their fold.
-
-    Args:
-        table: fold, donor, label, model.
-        lines: by fold, to the cohort's prevalence.
-        stated: by fold, from there to a stated one; empty where none is.
-    """
-    donors = table[["fold", "donor", "label"]].assign(raw=table["model"])
-    logit = logit_of(donors["raw"].to_numpy())
-    own = [lines[fold] for fold in donors["fold"]]
-    calibrated = np.array([line.apply(value) for line, value in zip(own, logit, strict=True)])
-    donors["probability"] = sigmoid(calibrated)
-    donors["stated"] = (
-        sigmoid(calibrated + [stated[fold].intercept for fold in donors["fold"]]) if stated else np.nan
-    )
-    label = donors["label"].to_numpy()
-    scores = {name: agreement(label, donors[name].to_numpy()) for name in ("raw", "probability")}
-    return Calibrated(donors, scores, float(label.mean() * (1 - label.mean())))
 
 
 def reliability(donors: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -9,8 +9,8 @@ import pandas as pd
 from oligo_ad.baselines.predictors import RIVALS
 from oligo_ad.facts import donors_of
 from oligo_ad.record import Record
-from oligo_ad.results import calibration, confounders, influence, power, subgroups
-from oligo_ad.results.calibration import Calibrated, Line, fold_line
+from oligo_ad.results import confounders, influence, power, subgroups
+from oligo_ad.results.calibration import Calibrated, Line, calibrate, fold_line
 from oligo_ad.results.confounders import Confounder
 from oligo_ad.results.evaluation import MODEL, TRAIN, VALIDATION, Difference, Evaluation, donor_table_of
 from oligo_ad.results.metrics import Scores, auroc_gain, summarise
@@ -35,13 +35,17 @@ class Evidence:
     matched: tuple[Scores, Difference] | None
     lockbox: dict[str, Scores]
 
+    def influence_table(self, classes: tuple[str, str]) -> pd.DataFrame:
+        """The donors as text."""
+        return influence.shown(self.influence, classes)
+
     def plain(self) -> dict[str, Any]:
         """For metrics.json."""
         matched = self.matched and {"scores": asdict(self.matched[0]), "change": asdict(self.matched[1])}
         return {
             "confounders": [asdict(one) for one in self.confounders],
             "subgroups": [asdict(one) for one in self.subgroups],
-            "calibration": self.calibrated.scores | {"brier_of_prevalence": self.calibrated.prevalence},
+            "calibration": self.calibrated.plain(),
             "influence": self.influence.reset_index().to_dict("records"),
             "power": self.power,
             "depth_matched": matched,
@@ -52,17 +56,26 @@ class Evidence:
 def evidence_of(record: Record, evaluation: Evaluation) -> Evidence:
     """Read and compute all of it from a record."""
     facts, table = record.facts, evaluation.donor_table
-    moved = influence.influence_table(table, MODEL, evaluation.headline)
+    against = evaluation.headline, evaluation.comparator, evaluation.gain
+    moved = influence.influence_table(table, MODEL, *against)
     labels = table.drop_duplicates("donor")["label"]
     test = evaluation.tests.get(MODEL)
-    n = int((labels == 1).sum()), int((labels == 0).sum())
+    design = power.Design(
+        n_positive=int((labels == 1).sum()),
+        n_negative=int((labels == 0).sum()),
+        trained=evaluation.trained,
+        folds=table["fold"].nunique(),
+        null_sd=test.null_sd if test and test.n >= power.ENOUGH else None,
+    )
     return Evidence(
-        confounders=confounders.confounders_of(evaluation, facts.confounder_table),
+        confounders=confounders.confounders_of(
+            evaluation, facts.confounder_table, facts.donor_table["label"], facts.covariates
+        ),
         subgroups=subgroups.subgroups_of(evaluation, facts.subgroups),
         calibrated=calibrated_of(record, evaluation),
         influence=moved,
-        influence_sentence=influence.sentence(moved, evaluation.headline),
-        power=power.sentence(*n, test.null_sd if test and test.n >= power.ENOUGH else None),
+        influence_sentence=influence.sentence(moved, *against),
+        power=power.sentence(design),
         matched=_matched(record, evaluation),
         lockbox=_lockbox(record, evaluation.trained),
     )
@@ -70,24 +83,21 @@ def evidence_of(record: Record, evaluation: Evaluation) -> Evidence:
 
 def calibrated_of(record: Record, evaluation: Evaluation) -> Calibrated:
     """Donor probabilities of the test donors at the cohort's prevalence, and at a stated one."""
-    config, lines, stated = record.config.evaluation, dict[int, Line](), dict[int, Line]()
+    config, lines = record.config.evaluation, dict[int, Line]()
     label = record.facts.donor_table["label"]
     predictions = record.predictions
     for history in record.histories:
         own = predictions[predictions["fold"] == history.fold]
         train = own[own["part"] == TRAIN]
         validation = donor_table_of(own[own["part"] == VALIDATION], record)
-        line, prevalence = fold_line(
+        lines[history.fold] = fold_line(
             config.calibration,
             history.pos_weight,
             label[train["donor"]].to_numpy(),
             label[train["donor"].unique()].to_numpy(),
             (validation[MODEL].to_numpy(), validation["label"].to_numpy()),
         )
-        lines[history.fold] = line
-        if config.prevalence:
-            stated[history.fold] = calibration.to_prevalence(prevalence, config.prevalence)
-    return calibration.calibrate(evaluation.donor_table, lines, stated)
+    return calibrate(evaluation.donor_table, lines, config.prevalence)
 
 
 def _matched(record: Record, evaluation: Evaluation) -> tuple[Scores, Difference] | None:

@@ -5,9 +5,8 @@ run is compared with the best run on the same folds of the same data. Directorie
 what cannot be read of one is said in its row, and the others stand.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,100 +16,16 @@ import pandas as pd
 
 from oligo_ad.data.overlap import people_in, shared
 from oligo_ad.errors import UserError, listing
-from oligo_ad.facts import Result
-from oligo_ad.record import FACTS, Record, run_folders
+from oligo_ad.record import Record, run_folders
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL
-from oligo_ad.results.intervals import LEVEL, HeldOut, Interval, auroc_deviations
-from oligo_ad.results.metrics import auroc_gain, held_out, mean_auroc, summarise
-from oligo_ad.sweeps.trials import field_of
+from oligo_ad.results.intervals import LEVEL, Interval, auroc_deviations
+from oligo_ad.results.metrics import auroc_gain, mean_auroc, summarise
+from oligo_ad.sweeps.compared import TRIAL_FIELDS, ComparedRun, Folds
+from oligo_ad.sweeps.remarks import of_seeds, of_training_donors
 
 N_DRAWS, SEED = 4000, 0
 OUTER = "split.only"
 FORMER = "pseudobulk"  # the comparator of runs that have named none
-FEW_SEEDS = 3
-# Fields that a search sets in its trials; they are no settings of the model.
-TRIAL_FIELDS = (
-    "task",
-    *(f"task.{field}" for field in ("study", "trial", "objective", "seeds", "prune", "startup")),
-)
-Folds = tuple[str, frozenset[tuple[int, str, int]]]
-
-
-@dataclass(frozen=True)
-class ComparedRun:
-    """A run that is compared; `overrides`: the fields that its command line set."""
-
-    record: Record
-
-    @property
-    def folder(self) -> Path:
-        return self.record.folder
-
-    @cached_property
-    def overrides(self) -> dict[str, str]:
-        return {field_of(word): word.partition("=")[2] for word in self.record.words}
-
-    @property
-    def finished(self) -> bool:
-        return self.record.finished
-
-    @cached_property
-    def damage(self) -> str:
-        """What of it cannot be read; empty where all can."""
-        try:
-            _ = self.overrides, self.record.failure, self.finished and (self.result, self.folds)
-        except UserError as error:
-            return str(error)
-        return ""
-
-    @property
-    def result(self) -> Result:
-        return self.record.result
-
-    @property
-    def donors(self) -> pd.DataFrame:
-        return self.record.donors
-
-    @property
-    def trained(self) -> float:
-        """Donors that a fold was trained on; of a run that does not say, as many as were tested."""
-        return self.result.headline.trained_donors or float(self.donors["donor"].nunique())
-
-    @property
-    def has_facts(self) -> bool:
-        """Whether it recorded who its donors are."""
-        return (self.record.folder / FACTS).exists()
-
-    @property
-    def validated(self) -> bool:
-        """Whether it is a trial of a search, scored on validation donors."""
-        return self.result.scored_on == "validation donors"
-
-    @property
-    def value(self) -> float:
-        """What runs are ordered by: donor AUROC, or the objective of a search."""
-        objective = self.result.objective
-        return objective.value if self.validated and objective else self.result.headline.value
-
-    @property
-    def data(self) -> str:
-        """A hash of the content of its data file; empty for runs of earlier versions."""
-        source = self.result.sources.get("data")
-        return source.fingerprint if source else ""
-
-    @cached_property
-    def folds(self) -> Folds:
-        """What it was tested on: its data, and (fold, donor, label)."""
-        rows = self.donors[["fold", "donor", "label"]].itertuples(index=False, name=None)
-        return self.data, frozenset(rows)
-
-    @property
-    def status(self) -> str:
-        if self.damage:
-            return "damaged"
-        if self.finished or self.record.pruned:
-            return "finished" if self.finished else "pruned"
-        return "failed" if self.record.failure else "did not end"
 
 
 @dataclass(frozen=True)
@@ -119,7 +34,8 @@ class Leaderboard:
 
     `table`: a row for each run, ordered by `score`, which is donor AUROC, or what a search maximised.
     `differing`: overrides that differ between runs. `warnings`: reasons to doubt the order. `tested`: for a
-    search, the result of the settings that it chose. `remarks`: what the runs show together.
+    search, the result of the settings that it chose. `one_file`: whether all were made of one data file.
+    `remarks`: what the runs show together.
     """
 
     table: pd.DataFrame
@@ -127,6 +43,7 @@ class Leaderboard:
     warnings: list[str]
     simulated: bool
     tested: str = ""
+    one_file: bool = True
     remarks: tuple[str, ...] = ()
 
     @property
@@ -176,7 +93,8 @@ def compare(runs: list[ComparedRun]) -> Leaderboard:
         differing=differing,
         warnings=_warnings(finished) + _shared_donors(finished) + _damaged(runs),
         simulated=any(run.result.simulated for run in finished),
-        remarks=tuple(_of_seeds(finished)),
+        one_file=len({run.data for run in finished}) == 1,
+        remarks=(*of_seeds(finished), *of_training_donors(finished)),
     )
 
 
@@ -229,7 +147,7 @@ def _paired(run: ComparedRun, other: ComparedRun) -> tuple[float, Interval] | No
     own = [one.donors.set_index(["fold", "donor"])[[MODEL, "label"]].sort_index() for one in (run, other)]
     both = own[0].assign(other=own[1][MODEL]).reset_index()
     trained = min(run.trained, other.trained)
-    return _auroc(run) - _auroc(other), auroc_gain(both, MODEL, "other", trained)
+    return run.auroc - other.auroc, auroc_gain(both, MODEL, "other", trained)
 
 
 def _to_comparator(run: ComparedRun) -> dict[str, Any]:
@@ -242,7 +160,7 @@ def _to_comparator(run: ComparedRun) -> dict[str, Any]:
     if name and headline.gain_interval:
         spread = headline.gain_interval
         found = headline.gain, Interval(spread.low, spread.high)
-    elif headline.best_baseline and FORMER in run.donors and not run.validated:
+    elif headline.best_baseline and FORMER in run.donors.select_dtypes("number") and not run.validated:
         name = FORMER
         gain = mean_auroc(run.donors, MODEL) - mean_auroc(run.donors, name)
         found = gain, auroc_gain(run.donors, MODEL, name, run.trained)
@@ -280,49 +198,15 @@ def result_of(runs: list[ComparedRun]) -> str:
     )
 
 
-def _auroc(run: ComparedRun) -> float:
-    return run.result.headline.value
-
-
 def _drawn(runs: list[ComparedRun]) -> np.ndarray:
     """Donor AUROCs of runs on the same folds, drawn as other donors might have given them [runs, draws].
 
     Each donor's part in each AUROC is multiplied by one normal number, the same for all runs (the multiplier
     bootstrap: Chernozhukov, Chetverikov & Kato 2013, Ann. Statist. 41:2786); so runs keep their correlation.
     """
-    deviation = np.array([auroc_deviations(*_rows(run)) for run in runs])
+    deviation = np.array([auroc_deviations(*run.rows) for run in runs])
     drawn = deviation @ np.random.default_rng(SEED).normal(size=(deviation.shape[1], N_DRAWS))
-    return np.array([[_auroc(run)] for run in runs]) + drawn
-
-
-def _of_seeds(finished: list[ComparedRun]) -> Iterator[str]:
-    """How much the seed moves the score, and how much the donors do, where runs differ in nothing else."""
-    groups: dict[tuple[tuple[str, str], ...], list[ComparedRun]] = {}
-    for run in finished:
-        others = tuple(sorted((k, v) for k, v in run.overrides.items() if k not in ("seed", *TRIAL_FIELDS)))
-        groups.setdefault((*others, ("data", run.data)), []).append(run)
-    several = [own for own in groups.values() if len({run.overrides.get("seed") for run in own}) >= FEW_SEEDS]
-    if not several:
-        return
-    # The mean square within groups, and the variance of a run's score by its donors.
-    squares = [np.var([_auroc(run) for run in own], ddof=1) for own in several]
-    of_seed = float(np.sqrt(np.average(squares, weights=[len(own) - 1 for own in several])))
-    deviations = [auroc_deviations(*_rows(run)) for own in several for run in own]
-    of_donors = float(np.sqrt(np.mean([(own**2).sum() for own in deviations])))
-    n, folds = max(len(own) for own in several), {run.folds for own in several for run in own}
-    what = "The seed" if len(folds) == len(several) else "The seed, with the division into folds,"
-    share = of_seed**2 / (of_seed**2 + of_donors**2)
-    yield (
-        f"{what} moves the donor AUROC by {of_seed:.3f} (SD over {n} seeds), the choice of donors by "
-        f"{of_donors:.3f} (standard error): {100 * share:.0f} % of the variance of one run is the seed's. "
-        + ("More seeds help little." if share < 0.2 else "The mean over seeds is steadier than one run.")
-    )
-
-
-def _rows(run: ComparedRun) -> tuple[HeldOut, np.ndarray]:
-    """What is computed of a run's donors: the rows, and the scores of its model."""
-    table = run.donors.sort_values(["fold", "donor"])
-    return held_out(table, run.trained), table[MODEL].to_numpy()
+    return np.array([[run.auroc] for run in runs]) + drawn
 
 
 def _shared_donors(finished: list[ComparedRun]) -> list[str]:
@@ -370,7 +254,7 @@ def _warnings(finished: list[ComparedRun]) -> list[str]:
     if best.donors.drop_duplicates("donor")["label"].value_counts().min() < FEW_DONORS and not searched:
         warnings.append(f"fewer than {FEW_DONORS} test donors in a class: any order is luck. Use split=cv")
     if len(same) > 1:
-        gap = _auroc(best) - float(np.median([_auroc(run) for run in same]))
+        gap = best.auroc - float(np.median([run.auroc for run in same]))
         noise = choosing_noise(_drawn(same))
         if gap <= noise:
             warnings.append(

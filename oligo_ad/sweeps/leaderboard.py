@@ -16,8 +16,9 @@ from oligo_ad.results.report import attempt, environment, svg
 from oligo_ad.results.sentences import COVERAGE
 from oligo_ad.sheets import to_csv
 from oligo_ad.storage.shelf import write_text
-from oligo_ad.sweeps.comparison import Leaderboard
-from oligo_ad.sweeps.pictures import FEWEST, FRACTION, choices, learning_curve, of_choices
+from oligo_ad.sweeps.comparison import OUTER, Leaderboard
+from oligo_ad.sweeps.pictures import FEWEST, choices, learning_curve, of_choices
+from oligo_ad.sweeps.remarks import FRACTION, SEED
 from oligo_ad.words import command_of, word
 
 log = logging.getLogger(__name__)
@@ -70,14 +71,14 @@ def summary(board: Leaderboard, folder: Path) -> str:
 def draw(board: Leaderboard) -> dict[str, Figure]:
     """Parallel coordinates of the settings that differ, and how much each of them explains."""
     done = board.table[board.table["status"] == "finished"]
-    settings = [name for name in board.differing if name != "split.only"][:MOST_SETTINGS]
+    settings = [name for name in board.differing if name != OUTER][:MOST_SETTINGS]
     if len(done) < 2 or not settings:
         return {}
     pictures = {"settings": parallel_coordinates(done, settings, board.scored)}
     if has_choices(board):
         pictures["choices"] = choices(done, settings, _short(settings))
-    if FRACTION in settings and not board.objectives:
-        pictures["training donors"] = learning_curve(done)
+    if FRACTION in settings and not board.objectives and done["training donors"].notna().any():
+        pictures["training donors"] = learning_curve(done, settings, _short(settings))
     if len(done) >= ENOUGH:
         pictures["importance"] = importance(done, settings)
     if board.simulated:
@@ -87,16 +88,24 @@ def draw(board: Leaderboard) -> dict[str, Figure]:
 
 
 def has_choices(board: Leaderboard) -> bool:
-    """Whether it is a grid of several settings, no search, with enough runs to show them together."""
+    """Whether it is a grid of several settings, no search, with enough runs to show them together.
+
+    Runs on several data files answer several questions, and nobody would choose fewer training donors.
+    """
     done = board.table[board.table["status"] == "finished"]
-    settings = [name for name in board.differing if name not in ("seed", "split.only")]
-    return len(settings) > 1 and len(done) >= FEWEST and not board.objectives
+    several = len(done) >= FEWEST and len(_choices(board)) > 1
+    return several and board.one_file and FRACTION not in board.differing and not board.objectives
+
+
+def _choices(board: Leaderboard) -> list[str]:
+    """The settings that somebody chose."""
+    return [name for name in board.differing if name not in (SEED, OUTER)]
 
 
 def remarks(board: Leaderboard) -> list[str]:
     """What the runs show together."""
     done = board.table[board.table["status"] == "finished"]
-    return [*([of_choices(done)] if has_choices(board) else []), *board.remarks]
+    return [*([of_choices(done, _choices(board))] if has_choices(board) else []), *board.remarks]
 
 
 def parallel_coordinates(done: pd.DataFrame, settings: list[str], scored: str) -> Figure:
@@ -190,7 +199,7 @@ def _short(names: list[str]) -> list[str]:
     """Fields by their last word where that is clear."""
     last = [name.rpartition(".")[2] for name in names]
     clear = [word if last.count(word) == 1 else name for name, word in zip(names, last, strict=True)]
-    return ["outer fold" if name == "split.only" else word for name, word in zip(names, clear, strict=True)]
+    return ["outer fold" if name == OUTER else word for name, word in zip(names, clear, strict=True)]
 
 
 def _rounded(value: str) -> str:

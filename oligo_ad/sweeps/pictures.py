@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from oligo_ad.results.plots import GREY, POSITIVE
+from oligo_ad.results.plots import COLOURS, GREY, POSITIVE
+from oligo_ad.sweeps.comparison import OUTER
+from oligo_ad.sweeps.remarks import DEFAULT_FRACTION, FRACTION, SEED
 
-FRACTION = "split.train_fraction"
+MOST_LINES = len(COLOURS)
 FEWEST = 6  # finished runs, below which there is nothing to see in all choices together
 
 
@@ -48,32 +50,59 @@ def choices(done: pd.DataFrame, settings: list[str], names: list[str]) -> Figure
     return figure
 
 
-def of_choices(done: pd.DataFrame) -> str:
-    """How far the result depends on the choices, without naming the best."""
-    auroc = done["donor AUROC"]
+def of_choices(done: pd.DataFrame, settings: list[str]) -> str:
+    """How far the result depends on the choices of `settings`, without naming the best."""
+    auroc, n_choices = done["donor AUROC"], len(done[settings].drop_duplicates())
+    runs = "" if n_choices == len(done) else f" ({len(done)} runs)"
     text = (
-        f"Over {len(done)} defensible choices the donor AUROC lies between {auroc.min():.3f} and "
+        f"Over {n_choices} defensible choices{runs} the donor AUROC lies between {auroc.min():.3f} and "
         f"{auroc.max():.3f}, median {auroc.median():.3f}"
     )
     gain = done.get("to the comparator", pd.Series(dtype=float)).dropna()
     if gain.empty:
         return f"{text}."
-    return f"{text}; the difference to the comparator is above 0 in {int((gain > 0).sum())} of {len(gain)}."
+    comparators = done["comparator"].dropna().unique()
+    name = comparators[0] if len(comparators) == 1 else "the comparator"
+    return f"{text}; the difference to {name} is above 0 in {int((gain > 0).sum())} of {len(gain)}."
 
 
-def learning_curve(done: pd.DataFrame) -> Figure:
-    """Donor AUROC, and that of the comparator, by the number of training donors of a fold."""
-    table = done.sort_values("training donors", kind="stable")
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+def learning_curve(done: pd.DataFrame, settings: list[str], names: list[str]) -> Figure:
+    """Donor AUROC, and that of the comparator, by the number of training donors of a fold.
+
+    A line for each combination of the other settings; seeds are averaged, and so are their intervals.
+
+    Args:
+        done: finished runs, a row each.
+        settings: the other columns that differ; `names`: how they are shown.
+    """
+    columns = ["training donors", "donor AUROC", "low", "high", "comparator AUROC"]
+    others = [name for name in settings if name not in (FRACTION, SEED, OUTER)]
+    shown = dict(zip(settings, names, strict=True))
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    auroc, donors = table["donor AUROC"], table["training donors"]
-    spread = [auroc - table["low"], table["high"] - auroc]
-    axes.errorbar(donors, auroc, spread, fmt="o-", color=POSITIVE, capsize=3, label="donor AUROC")
-    if "comparator AUROC" in table:
-        axes.plot(donors, table["comparator AUROC"], "s--", color="black", ms=4, label="comparator")
+    groups = [*done.groupby(others, sort=False)] if others else [((), done)]
+    step = (
+        0.008 * float(np.ptp(done["training donors"].dropna()))
+        if done["training donors"].notna().any()
+        else 0
+    )
+    for place, (values, own) in enumerate(groups[:MOST_LINES]):
+        share = pd.to_numeric(own[FRACTION].replace("", DEFAULT_FRACTION), errors="coerce")
+        line = own.groupby(share)[columns].mean()
+        label = ", ".join(
+            f"{shown[name]} {value or 'default'}" for name, value in zip(others, values, strict=True)
+        )
+        auroc, donors = line["donor AUROC"], line["training donors"] + place * step
+        colour = POSITIVE if len(groups) == 1 else COLOURS[place]
+        spread = [auroc - line["low"], line["high"] - auroc]
+        axes.errorbar(
+            donors, auroc, spread, fmt="o-", color=colour, ms=4, capsize=3, label=label or "donor AUROC"
+        )
+        axes.plot(donors, line["comparator AUROC"], "s--", color=colour if label else "black", ms=3, lw=1)
+    axes.plot([], [], "s--", color="black", ms=3, lw=1, label="comparator")
     axes.axhline(0.5, color=GREY, lw=0.8, ls="--")
     axes.set(xlabel="donors that a fold is trained on", ylabel="donor AUROC", ylim=(0, 1.02))
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
     return figure
 
 

@@ -8,14 +8,16 @@ missing.
 import logging
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from oligo_ad.config import SweepConfig, read_sweep
 from oligo_ad.errors import UserError, listing
@@ -30,6 +32,7 @@ from oligo_ad.words import command_of, quoted, word
 log = logging.getLogger(__name__)
 
 PLAN = "sweep.json"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, arguments: list[str]) -> None:
@@ -48,7 +51,8 @@ def sweep(context: HydraContext, task: TaskFunction, config: DictConfig, argumen
     overrides = [override for override in arguments if field_of(override) != "sweep.resume"]
     folder = _directory(config, settings)
     with claimed(folder, f"another sweep is at work in {folder}."):
-        _record_command(folder, overrides, resumed=settings.resume is not None)
+        preset = settings.space if settings.sampler == "grid" else {}
+        overrides = _record_command(folder, overrides, settings.resume is not None, preset)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=task, config=config
         )
@@ -75,17 +79,16 @@ def _run(
     overrides: list[str],
 ) -> None:
     """A search where there is a space to search in; a grid otherwise."""
-    of_runs = [override for override in overrides if _group(override) not in ("sweep", "task")]
-    if settings.sampler == "grid":
-        typed = {field_of(override) for override in of_runs}
-        # What is typed stands in the place of the preset's values.
-        of_runs += [f"{field}={values}" for field, values in settings.space.items() if field not in typed]
-    elif settings.space:
+    typed = [override for override in overrides if _group(override) not in ("sweep", "task")]
+    if settings.space and settings.sampler != "grid":
         from oligo_ad.sweeps.search import search
 
-        search(runner, settings, config.split, of_runs)
+        search(runner, settings, config.split, typed)
         return
-    trials = grid(context, of_runs)
+    varied = _varied(settings, typed)
+    for trial in grid(context, typed) if varied else []:
+        _check_fields(varied, settings, context.config_loader.load_sweep_config(config, trial.overrides))
+    trials = grid(context, [*typed, *(f"{field}={values}" for field, values in varied.items())])
     for trial in trials:  # a mistyped override is reported before anything runs
         context.config_loader.load_sweep_config(config, trial.overrides)
     log.info("%d trials in %s", len(trials), runner.folder)
@@ -93,10 +96,39 @@ def _run(
 
 
 def grid(context: HydraContext, overrides: list[str]) -> list[Trial]:
-    """Every combination of the values that the command line lists."""
+    """Every combination of the values that the command line lists.
+
+    Raises:
+        UserError: it gives a range that has no steps.
+    """
     parsed = OverridesParser.create(config_loader=context.config_loader).parse_overrides(overrides)
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UserError(
+                f"{override.input_line}: a grid needs single values, choice(…) or range(…); an interval can "
+                "only be searched, by sweep=… with sweep.sampler=tpe or random."
+            )
     (combinations,) = BasicSweeper.split_arguments(parsed, None)
     return [Trial(str(number), list(own)) for number, own in enumerate(combinations)]
+
+
+def _varied(settings: SweepConfig, typed: list[str]) -> dict[str, str]:
+    """The values of a preset that is a grid; what is typed stands in the place of its own."""
+    if settings.sampler != "grid":
+        return {}
+    fields = {field_of(override) for override in typed}
+    return {field: values for field, values in settings.space.items() if field not in fields}
+
+
+def _check_fields(varied: dict[str, str], settings: SweepConfig, composed: DictConfig) -> None:
+    """Refuse a grid over fields that a model has not."""
+    for field in varied:
+        parent, _, last = field.rpartition(".")
+        if last not in (OmegaConf.select(composed, parent) or ()):
+            raise UserError(
+                f"sweep={settings.name} varies {field}, which model={composed.model.name} has not. To leave "
+                f"it out, add '+sweep.space.{field}=null'."
+            )
 
 
 def conclude(folder: Path) -> int:
@@ -145,9 +177,16 @@ def _directory(config: DictConfig, settings: SweepConfig) -> Path:
     return folder
 
 
-def _record_command(folder: Path, overrides: list[str], resumed: bool) -> None:
-    """Keep the overrides of a sweep, by which alone it is resumed."""
+def _record_command(
+    folder: Path, overrides: list[str], resumed: bool, preset: Mapping[str, str] = NOTHING
+) -> list[str]:
+    """Keep the overrides of a sweep, by which alone it is resumed, and those of a preset that is a grid.
+
+    Returns:
+        The overrides in the order in which they were given first: trials are numbered by it.
+    """
     plan = folder / PLAN
+    in_order = [[*pair] for pair in preset.items()]
     if plan.exists():
         before = _planned(plan)
         if not resumed:
@@ -157,13 +196,20 @@ def _record_command(folder: Path, overrides: list[str], resumed: bool) -> None:
                 f"{_resume(folder)} was started with another command. "
                 f"Type: {command_of(['-m', *before, word('sweep.resume', folder)])}"
             )
-    elif others := [file.name for file in folder.iterdir() if file.name != ".lock"]:
+        if read_json(plan).get("grid", in_order) != in_order:
+            raise UserError(
+                f"{_resume(folder)} was started with other values of its preset, and trials are numbered by "
+                "them. Start it anew in another directory."
+            )
+        return before
+    if others := [file.name for file in folder.iterdir() if file.name != ".lock"]:
         raise UserError(
             f"{folder} holds {listing(sorted(others))} and no sweep, and trials would replace what has their "
             "names. Choose another hydra.sweep.dir, or leave it out."
         )
     with writing(folder):
-        write_json(plan, {"arguments": overrides})
+        write_json(plan, {"arguments": overrides, "grid": in_order})
+    return overrides
 
 
 def _planned(plan: Path) -> list[str]:

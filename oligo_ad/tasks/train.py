@@ -29,8 +29,9 @@ from oligo_ad.inputs.loader import Sample
 from oligo_ad.models.build import make_classifier, make_featurizer
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
 from oligo_ad.record import BASELINES, FOLDS, LOCKBOX, MATCHED, PERMUTATIONS, SPLIT, Record
+from oligo_ad.results.calibration import fold_line
 from oligo_ad.results.environment import environment
-from oligo_ad.results.evaluation import TEST, VALIDATION
+from oligo_ad.results.evaluation import TEST, TRAIN, VALIDATION
 from oligo_ad.results.metrics import best_threshold
 from oligo_ad.results.report import conclude
 from oligo_ad.results.tracking import track
@@ -208,7 +209,8 @@ def train_fold(
     if run.writes:
         with writing(run.record.folder), run.record.fold(fold.number) as writer:
             if not is_trial:
-                save_bundle(model.bundle(threshold), writer.model)
+                calibration = _calibration(run, model, fitted, logits[VALIDATION])
+                save_bundle(model.bundle(threshold, calibration), writer.model)
             writer.write(history, model.predictions(logits), more)
     return history
 
@@ -282,6 +284,19 @@ def _threshold(config: Config, model: FoldModel, logit: np.ndarray) -> float:
     return float(given)
 
 
+def _calibration(
+    run: Run, model: FoldModel, fitted: Fitted, validation: np.ndarray
+) -> dict[str, float] | None:
+    """What makes donor scores probabilities, by the logits of validation donors; None if not asked for."""
+    how, label = run.config.evaluation.calibration, run.contrast.labels.of_donor
+    if how == "none":
+        return None
+    score, samples = model.donor_scores({VALIDATION: validation}), model.label[model.samples[TRAIN]]
+    donors = label[list(model.fold.train)].to_numpy()
+    scored = score.to_numpy(), label[score.index].to_numpy()
+    return fold_line(how, fitted.pos_weight, samples, donors, scored)._asdict()
+
+
 def _history(
     model: FoldModel, fitted: Fitted, kernels: list[str], threshold: float, seconds: float
 ) -> FoldHistory:
@@ -303,6 +318,7 @@ def _history(
 
 def _facts(run: Run) -> RunFacts:
     contrast, pretrained, accelerator = run.contrast, run.pretrained, run.accelerator
+    found = read_confounders(contrast.cohort, contrast.labels.column)
     return RunFacts(
         cohort=contrast.about,
         simulated=contrast.cohort.simulated,
@@ -321,7 +337,7 @@ def _facts(run: Run) -> RunFacts:
         environment=environment(accelerator.device, accelerator.num_processes),
         words=run.record.typed,
         sources=_sources(run.config),
-        confounders={str(n): c.to_dict() for n, c in read_confounders(contrast.cohort).items()},
+        confounders={str(n): c.to_dict() for n, c in found.items()},
         subgroups={name: levels.to_dict() for name, levels in run.subgroups.items()},
         seconds=time.perf_counter() - run.started,
     )

@@ -31,7 +31,9 @@ class Usage:
 
     `classes`: names of the negative and the positive class. `threshold`: probability from which a sample is
     called positive. `donor_score`: how a donor's score is computed from those of its nuclei.
-    `calibration`: of logits, or None. `batch_size`, `bag_size`: samples, and nuclei of a bag, at a time.
+    `calibration`: slope and intercept, which make the logit of a donor's score that of a probability at
+    `prevalence`; None where none was fitted. It changes no call: the threshold is of scores as predicted.
+    `batch_size`, `bag_size`: samples, and nuclei of a bag, at a time.
     """
 
     classes: tuple[str, str]

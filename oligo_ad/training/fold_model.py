@@ -97,8 +97,8 @@ class FoldModel:
         how = self.config.evaluation.donor_score if of_nuclei else "mean"
         return donor_scores(probability_of(table["logit"].to_numpy()), table["donor"].to_numpy(), how)
 
-    def bundle(self, threshold: float) -> Bundle:
-        """All that is needed to use the trained model elsewhere."""
+    def bundle(self, threshold: float, calibration: dict[str, float] | None) -> Bundle:
+        """All that is needed to use the trained model elsewhere; see `Usage`."""
         config, genes = self.config, self.contrast.cohort.genes.set_index("name")
         read = genes.reindex(self.featurizer.gene_names)[["symbol", "ensembl"]]
         return Bundle(
@@ -111,7 +111,7 @@ class FoldModel:
                 classes=self.contrast.labels.names,
                 threshold=threshold,
                 donor_score=config.evaluation.donor_score,
-                calibration=None,
+                calibration=calibration,
                 batch_size=self._batch_size,
                 bag_size=config.fit.bag_size,
             ),

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu, spearmanr
+from scipy.stats import mannwhitneyu, permutation_test, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from oligo_ad.results.confounders import confounders_of, holm, sentence, table
+from oligo_ad.results.confounders import confounders_of, holm, sentence, separating, table
 from oligo_ad.results.evaluation import Evaluation
 from oligo_ad.results.subgroups import subgroups_of
 from oligo_ad.results.subgroups import table as subgroup_table
@@ -100,9 +100,76 @@ def test_neither_the_order_of_donors_nor_a_rising_transform_changes_anything() -
 
 def test_the_table_says_what_is_not_known() -> None:
     text = table(confounders_of(EVALUATION, COLUMNS), NAMES)
-    assert "unknown, or another value" in text.loc["all unknown", "AUROC against the label"]
-    assert text.loc["score", ""] == ("differs, and is followed" if found()["score"].differs else "")
+    assert "one level per donor" in text.loc["all unknown", "AUROC against the label"]
+    assert text.loc["score", "in words"] == ("differs, and is followed" if found()["score"].differs else "")
+    assert text.loc["label itself", "larger in"] == "High"
+    assert text.notna().all(axis=None)
     assert table([], NAMES).empty
+
+
+def test_what_is_known_in_one_class_only_is_said_and_leaves_the_others_in_order() -> None:
+    one_class = pd.Series(RNG.normal(size=len(LABEL)), LABEL.index).where(LABEL == 1)
+    columns = pd.DataFrame({"nothing": COLUMNS["nothing"], "PMI": one_class, "label": LABEL})
+    ordered = confounders_of(EVALUATION, columns)
+    assert [one.name for one in ordered] == ["PMI", "label", "nothing"]
+    text = table(ordered, NAMES)
+    assert text.loc["PMI", "AUROC against the label"] == "known in one class only"
+    assert "nan" not in text.to_string()
+    assert text["in words"].tolist() == ["cannot be told from the label"] * 2 + [""]
+    assert "No result can be told from PMI, label" in sentence(ordered)
+
+
+def test_levels_that_each_belong_to_one_class_separate_the_classes_together() -> None:
+    batch = pd.Series([f"{label}{n % 3}" for n, label in enumerate(LABEL)], LABEL.index)
+    pure = pd.get_dummies(batch, prefix="batch", prefix_sep="=", dtype=float)
+    assert separating(LABEL, pure) == set(pure)
+    assert all(0 < roc_auc_score(LABEL, pure[name]) < 1 for name in pure)
+    mixed = pd.get_dummies(batch.mask(batch == "00", "11"), prefix="batch", prefix_sep="=", dtype=float)
+    assert separating(LABEL, mixed) == set()
+    assert separating(LABEL, pure.drop(columns="batch=00")) == set()  # some donors are in no level
+    assert separating(LABEL, COLUMNS) == {"label itself", "class and nothing else"}
+
+
+def test_among_few_donors_p_is_that_of_all_their_orders() -> None:
+    few = result(7, 5)
+    own = few.donor_table.set_index("donor")
+    column = pd.Series(RNG.integers(0, 4, len(own)), own.index, dtype=float)
+    (one,) = confounders_of(few, column.to_frame("column"))
+    for value, correlation in enumerate(one.within):
+        of = own["label"] == value
+        exact = permutation_test(
+            (own["model"][of],),
+            lambda score, of=of: abs(spearmanr(score, column[of]).statistic),
+            permutation_type="pairings",
+            alternative="greater",
+            n_resamples=np.inf,
+        )
+        assert correlation.p == pytest.approx(exact.pvalue)
+    assert min(own.p for own in one.within) >= 2 / 5040
+
+
+def test_donors_that_no_fold_tested_count_against_the_label_and_not_for_the_score() -> None:
+    everyone = pd.concat([LABEL, pd.Series([0, 1, 0], ["E1", "E2", "E3"])])
+    column = pd.Series(np.random.default_rng(1).normal(size=len(everyone)), everyone.index)
+    (one,) = confounders_of(EVALUATION, column.to_frame("column"), everyone)
+    (plain,) = confounders_of(EVALUATION, column.to_frame("column"))
+    assert one.known == len(everyone)
+    assert one.auroc == pytest.approx(roc_auc_score(everyone, column))
+    assert one.within == plain.within
+
+
+def test_repeats_of_a_donor_are_one_donor() -> None:
+    again = EVALUATION.donor_table.assign(fold=2)
+    twice = replace(EVALUATION, donor_table=pd.concat([EVALUATION.donor_table, again]))
+    for name, one in found(evaluation=twice).items():
+        assert repr(one) == repr(found()[name])
+
+
+def test_a_column_that_the_model_is_given_is_named() -> None:
+    given = confounders_of(EVALUATION, COLUMNS[["nothing", "score"]], inputs=["nothing"])
+    words = table(given, NAMES)["in words"]
+    assert "the model is given it" in words["nothing"]
+    assert "given" not in words["score"]
 
 
 # Subgroups
@@ -129,8 +196,8 @@ def test_a_subgroup_without_enough_donors_of_a_class_has_no_score() -> None:
         assert one.auroc is None
         assert 0 in one.n
     text = subgroup_table(subgroups_of(EVALUATION, {"apoe4": levels}), NAMES)
-    assert set(text["AUROC"]) == {"too few donors"}
-    assert text[f"{NAMES[0]} donors"].tolist() == [16, 0]
+    assert text["AUROC"].tolist() == ["no High donor", "no Not AD donor"]
+    assert text[f"{NAMES[0]} donors"].tolist() == ["16 (0 compared)", "0"]
 
 
 def test_folds_that_lost_a_class_count_for_nothing() -> None:
@@ -140,3 +207,16 @@ def test_folds_that_lost_a_class_count_for_nothing() -> None:
     levels: dict[str, str | None] = dict.fromkeys(OWN.index, "all")
     (one,) = subgroups_of(evaluation, {"any": levels})
     assert one.auroc == pytest.approx(roc_auc_score(LABEL, SCORE))
+
+
+def test_donors_that_met_none_of_the_other_class_do_not_make_a_subgroup() -> None:
+    negative = LABEL.index[LABEL == 0]
+    table = EVALUATION.donor_table
+    alone = table["donor"].isin(negative[1:])
+    evaluation = replace(EVALUATION, donor_table=table.assign(fold=np.where(alone, 2, 1)))
+    (one,) = subgroups_of(evaluation, {"any": dict.fromkeys(OWN.index, "all")})
+    assert (one.n, one.compared) == ((16, 24), (1, 24))
+    assert one.auroc is None
+    row = subgroup_table([one], NAMES).iloc[0]
+    assert row[f"{NAMES[0]} donors"] == "16 (1 compared)"
+    assert row["AUROC"] == "too few donors"

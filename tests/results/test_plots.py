@@ -87,7 +87,7 @@ def test_learning_curves_are_those_of_the_history_with_a_dot_at_the_epoch_kept()
 
 def test_reliability_is_the_share_of_positives_among_samples_of_like_probability() -> None:
     evaluation = result()
-    calibrated = calibrate(evaluation.donor_table, {1: Line(1.0, 0.7)}, {})
+    calibrated = calibrate(evaluation.donor_table, {1: Line(1.0, 0.7, 0.6)}, None)
     of_donors, of_nuclei = plots.reliability(evaluation, calibrated).axes
     found = np.asarray(of_nuclei.lines[0].get_data()).T
     table = evaluation.cell_table

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2
 from sklearn.metrics import roc_auc_score
 
 from oligo_ad import compare
+from oligo_ad.results.metrics import summarise
 from oligo_ad.sweeps import comparison, leaderboard
 from oligo_ad.sweeps.comparison import Leaderboard, choosing_noise, find_runs, result_of
 from tests.builders import answer, assert_says
@@ -198,16 +200,13 @@ def test_the_gain_of_a_run_that_named_no_comparator_is_over_pseudobulk(tmp_path:
     assert row["to the comparator, low"] < row["to the comparator"] < row["to the comparator, high"]
 
 
-def grid(folder: Path, n_seeds: int = 1) -> Leaderboard:
-    """Runs of two settings with three values each, and several seeds of each pair."""
-    place = 0
-    for a in ("1", "2", "10"):
-        for b in ("x", "y", "z"):
-            for seed in range(n_seeds):
-                words = (f"model.network.a={a}", f"data.b={b}", f"seed={seed}")
-                run_folder(tmp := folder / str(place), scores(1.0 + 0.2 * float(a) / 10, place), *words)
-                assert tmp.is_dir()
-                place += 1
+def grid(folder: Path, n_seeds: int = 1, moves: bool = False) -> Leaderboard:
+    """Runs of two settings of three values, and several seeds of each pair, which may move the folds."""
+    settings = [(a, b, seed) for a in ("1", "2", "10") for b in ("x", "y", "z") for seed in range(n_seeds)]
+    for place, (a, b, seed) in enumerate(settings):
+        words = (f"model.network.a={a}", f"data.b={b}", *([f"seed={seed}"] if seed else []))
+        own = scores(1.0 + 0.02 * float(a), place)
+        run_folder(folder / str(place), own, *words, fold=1 + seed * moves)
     return board(folder)
 
 
@@ -227,7 +226,7 @@ def test_all_choices_are_drawn_with_their_settings_and_summed_up_without_a_winne
         in sentence
     )
     n_better = int((found.table["to the comparator"] > 0).sum())
-    assert f"above 0 in {n_better} of 9" in sentence
+    assert f"the difference to pseudobulk is above 0 in {n_better} of 9" in sentence
     assert sentence in leaderboard.render(found)
 
 
@@ -239,30 +238,157 @@ def test_few_runs_or_one_setting_are_no_multiverse(tmp_path: Path) -> None:
     assert "choices" not in leaderboard.draw(found)
 
 
+def test_seeds_of_a_choice_are_one_choice(tmp_path: Path) -> None:
+    assert "Over 9 defensible choices (18 runs) the" in leaderboard.remarks(grid(tmp_path, n_seeds=2))[0]
+
+
+@pytest.mark.parametrize("odd", ["data", "donors"])
+def test_runs_of_several_data_files_or_of_fewer_donors_are_no_choices(odd: str, tmp_path: Path) -> None:
+    for place in range(8):
+        source = {"data": {"path": "x", "fingerprint": str(place % 2 if odd == "data" else 0)}}
+        more = f"split.train_fraction={1 - place % 2 / 2}" if odd == "donors" else f"data.b={place % 2}"
+        words = (f"model.network.a={place // 2}", more)
+        run_folder(tmp_path / str(place), scores(1.0, place), *words, sources=source)
+    found = board(tmp_path)
+    assert not leaderboard.has_choices(found)
+    assert not any("choices" in remark for remark in leaderboard.remarks(found))
+
+
+def of_seeds(found: Leaderboard) -> str:
+    (sentence,) = [remark for remark in found.remarks if "seed" in remark]
+    return sentence
+
+
 def test_seeds_and_donors_share_the_variance(tmp_path: Path) -> None:
+    """The first seed of each pair is the default one, which its command line does not name."""
     found = grid(tmp_path, n_seeds=3)
-    (sentence,) = found.remarks
+    sentence = of_seeds(found)
     squares = [own["donor AUROC"].var() for _, own in found.table.groupby(["model.network.a", "data.b"])]
-    assert f"moves the donor AUROC by {np.sqrt(np.mean(squares)):.3f} (SD over 3 seeds)" in sentence
-    assert "% of the variance of one run" in sentence
+    of_seed = np.sqrt(np.mean(squares))
+    # Two degrees of freedom: the seeds are the same in all groups.
+    low, high = (of_seed * np.sqrt(2 / chi2.ppf(at, 2)) for at in (0.975, 0.025))
+    assert_says(
+        sentence, f"moves the donor AUROC by {of_seed:.3f} (SD over 3 seeds; {low:.3f} to {high:.3f})"
+    )
+    assert sentence.startswith("The seed moves")
+    errors = []
+    for run in find_runs([tmp_path]):
+        spread = summarise(run.donors, "model", 168.0).auroc
+        errors.append((spread.high - spread.low) / 2 / 1.96)
+    of_donors = np.sqrt(np.mean(np.square(errors)))
+    share = of_seed**2 / (of_seed**2 + of_donors**2)
+    assert_says(sentence, f"{of_donors:.3f} (standard error): {100 * share:.0f} % of the variance of one run")
     assert grid(tmp_path / "two", n_seeds=2).remarks == ()
 
 
-def test_more_training_donors_are_drawn_against_the_score(tmp_path: Path) -> None:
+def test_seeds_that_move_the_folds_are_said_to(tmp_path: Path) -> None:
+    assert of_seeds(grid(tmp_path, 3, moves=True)).startswith("The seed, with the division into folds, moves")
+
+
+def test_perfect_runs_of_several_seeds_leave_the_donors_uncertain(tmp_path: Path) -> None:
+    for seed in range(3):
+        run_folder(tmp_path / str(seed), LABEL * 0.5 + 0.1, f"seed={seed}")
+    assert_says(of_seeds(board(tmp_path)), "by 0.000 (SD over 3 seeds", "0 % of the variance", "help little")
+    assert "by 0.000 (standard error)" not in of_seeds(board(tmp_path))
+
+
+def test_a_seed_that_was_run_twice_is_one_seed(tmp_path: Path) -> None:
+    for place, words in enumerate(([], ["seed=0"], ["seed=1"], ["+seed=1"])):
+        run_folder(tmp_path / str(place), scores(1.0, place), *words)
+    assert board(tmp_path).remarks == ()
+
+
+def test_few_seeds_are_not_said_to_be_enough(tmp_path: Path) -> None:
+    """Seeds that move the score little, which three of them cannot show."""
+    for seed, bump in enumerate((0.0, 0.5, 1.0)):
+        own = scores(1.0, 1)
+        own[LABEL == 0] = own[LABEL == 0] ** (1 - 0.1 * bump)
+        run_folder(tmp_path / str(seed), own, f"seed={seed}")
+    sentence = of_seeds(board(tmp_path))
+    assert_says(sentence, "With 3 seeds that is not well known")
+    assert "help little" not in sentence
+
+
+def shares(folder: Path, *settings: str, first: int = 0, seeds: int = 1, better: float = 0.0) -> None:
+    """Runs of three shares of the training donors; `better`: how much more signal the largest finds."""
     for place, fraction in enumerate((1.0, 0.4, 0.7)):
-        headline = {
-            "value": 0.5 + fraction / 4,
-            "interval": {"low": 0.4, "high": 0.9},
-            "comparator": "pseudobulk",
-            "gain": 0.1,
-            "gain_interval": {"low": -0.1, "high": 0.3},
-            "trained_donors": 40 * fraction,
-        }
-        words = (f"split.train_fraction={fraction}",)
-        run_folder(tmp_path / str(place), scores(1.0, 1), *words, headline=headline)
-    (axes,) = leaderboard.draw(board(tmp_path))["training donors"].axes
-    assert axes.lines[0].get_xdata().tolist() == [16, 28, 40]
-    assert axes.lines[0].get_ydata().tolist() == pytest.approx([0.6, 0.675, 0.75])
+        for seed in range(seeds):
+            noise = np.random.default_rng(seed).normal(size=42)
+            own = 1 / (1 + np.exp(-(0.5 + better * (fraction == 1.0)) * LABEL - noise))
+            auroc = roc_auc_score(LABEL, own)
+            headline = {
+                "value": auroc,
+                "interval": {"low": auroc - 0.2, "high": min(auroc + 0.2, 1.0)},
+                "comparator": "pseudobulk",
+                "gain": 0.1,
+                "gain_interval": {"low": -0.1, "high": 0.3},
+                "trained_donors": 168 * fraction,
+            }
+            share = [f"split.train_fraction={fraction}"] if fraction < 1 else []
+            words = (*share, *settings, *([f"seed={seed}"] if seed else []))
+            run_folder(folder / str(first + 10 * place + seed), own, *words, headline=headline)
+
+
+def test_more_training_donors_are_drawn_against_the_score(tmp_path: Path) -> None:
+    shares(tmp_path)
+    found = board(tmp_path)
+    (axes,) = leaderboard.draw(found)["training donors"].axes
+    assert axes.lines[0].get_xdata().tolist() == pytest.approx([67.2, 117.6, 168])
+    auroc = found.table.set_index("training donors")["donor AUROC"].sort_index()
+    assert axes.lines[0].get_ydata().tolist() == pytest.approx(auroc.tolist())
+
+
+def test_each_model_has_a_line_of_its_own_with_its_seeds_averaged(tmp_path: Path) -> None:
+    for place, model in enumerate(("mlp", "transformer")):
+        shares(tmp_path, f"model={model}", first=100 * place, seeds=2)
+    found = board(tmp_path)
+    (axes,) = leaderboard.draw(found)["training donors"].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "comparator", "model mlp", "model transformer",
+    ]  # fmt: skip
+    means = found.table.groupby(["model", "training donors"])["donor AUROC"].mean()
+    drawn = [bar.lines[0].get_ydata().tolist() for bar in axes.containers]
+    assert drawn == [pytest.approx(means[model].tolist()) for model in ("mlp", "transformer")]
+    assert len(found.remarks) == 2
+    assert found.remarks[0].startswith("model=mlp: from 70 to 100 %")
+
+
+def test_the_rise_with_training_donors_is_the_paired_difference_of_the_last_third(tmp_path: Path) -> None:
+    shares(tmp_path / "flat", better=0.1)
+    (flat,) = board(tmp_path / "flat").remarks
+    assert_says(
+        flat, "From 70 to 100 % of the training donors (118 to 168 in a fold)", "allows a rise as well"
+    )
+    table = board(tmp_path / "flat").table.set_index("run")["donor AUROC"]
+    assert f"changes by {table['0'] - table['20']:+.3f} (" in flat
+    shares(tmp_path / "rising", better=4.0, seeds=3)
+    said = [remark for remark in board(tmp_path / "rising").remarks if "training donors" in remark]
+    table = board(tmp_path / "rising").table.groupby("training donors")["donor AUROC"].mean()
+    assert_says(said[0], "still rising", f"changes by {table.iloc[2] - table.iloc[1]:+.3f} (")
+    assert len(said) == 1
+
+
+def test_shares_on_other_test_donors_are_not_set_against_each_other(tmp_path: Path) -> None:
+    for place, fraction in enumerate(("0.7", "1.0", "${oc.env:X}", "many")):
+        run_folder(tmp_path / str(place), scores(1.0, 1), f"split.train_fraction={fraction}", fold=place + 1)
+    assert board(tmp_path).remarks == ()
+
+
+def test_a_comparator_that_is_no_number_in_a_run_of_an_earlier_version_is_left_out(tmp_path: Path) -> None:
+    own = scores(1.0, 1)
+    headline = {
+        "value": roc_auc_score(LABEL, own),
+        "interval": {"low": 0.1, "high": 0.9},
+        "best_baseline": "depth",
+        "gain": 0.77,
+        "gain_interval": None,
+    }
+    folder = run_folder(tmp_path / "old", own, headline=headline)
+    donors = pd.read_csv(folder / "donors.csv", index_col=0)
+    donors.assign(pseudobulk="high").to_csv(folder / "donors.csv")
+    row = board(tmp_path).table.iloc[0]
+    assert np.isnan(row["to the comparator"])
+    assert row["comparator"] is None
 
 
 def test_cohorts_that_share_donors_are_no_test_of_each_other(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from oligo_ad.sweeps.study import STUDY, Pruned, open_study, reporter
 from oligo_ad.sweeps.trials import Trial, TrialRunner
 from tests.builders import CONF, answer, assert_says, atlas, configuration, write
 
-SEARCHES = sorted(file.stem for file in (CONF / "sweep").glob("*.yaml") if file.stem != "none")
+SEARCHES = ["mlp", "scgpt", "transformer"]
+GRIDS = ["learning_curve", "sensitivity"]
 Ending = Callable[[Path, dict[str, str]], None]
 
 
@@ -141,7 +142,7 @@ def test_a_sweep_directory_holds_one_sweep(tmp_path: Path) -> None:
     sweep._record_command(tmp_path, ["seed=1,2"], resumed=False)
     said = answer(lambda: sweep._record_command(tmp_path, ["seed=1,2"], resumed=False))
     assert_says(said, f"sweep.resume={tmp_path}")
-    sweep._record_command(tmp_path, ["seed=1,2"], resumed=True)
+    assert sweep._record_command(tmp_path, ["seed=1,2"], resumed=True) == ["seed=1,2"]
     assert [file.name for file in tmp_path.iterdir()] == [sweep.PLAN]
 
 
@@ -149,6 +150,75 @@ def test_a_sweep_is_resumed_by_the_same_command_only(tmp_path: Path) -> None:
     sweep._record_command(tmp_path, ["seed=1,2", "model=mlp"], resumed=False)
     said = answer(lambda: sweep._record_command(tmp_path, ["seed=1,2,3", "model=mlp"], resumed=True))
     assert_says(said, f"python run.py -m seed=1,2 model=mlp sweep.resume={tmp_path}")
+
+
+def test_a_grid_resumed_with_its_words_in_another_order_keeps_the_numbers_of_its_trials(
+    tmp_path: Path,
+) -> None:
+    first = sweep._record_command(tmp_path, ["seed=1,2", "model=a,b"], resumed=False)
+    again = sweep._record_command(tmp_path, ["model=a,b", "seed=1,2"], resumed=True)
+    trials = [sweep.grid(SimpleNamespace(config_loader=None), words) for words in (first, again)]  # type: ignore[arg-type]
+    assert trials[0] == trials[1]
+
+
+def test_a_preset_whose_values_were_changed_is_not_resumed(tmp_path: Path) -> None:
+    preset = {"data.min_nuclei": "choice(10,50)", "seed": "range(2)"}
+    sweep._record_command(tmp_path, [], False, preset)
+    sweep._record_command(tmp_path, [], True, dict(preset))
+    for changed in (preset | {"seed": "range(3)"}, dict(reversed(preset.items()))):
+        said = answer(sweep._record_command, tmp_path, [], True, changed)
+        assert_says(said, "other values of its preset", f"sweep.resume={tmp_path}")
+
+
+def preset_trials(name: str, *typed: str) -> list[dict[str, str]]:
+    """The trials of a preset as the command line starts them, with none of them run."""
+    words = [f"sweep={name}", *typed]
+    jobs: list[Trial] = []
+    ours = SimpleNamespace(folder=Path("nowhere"), run=jobs.extend)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [word for word in words if "," not in word], return_hydra_config=True)
+    context = SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=lambda *given: config))
+    sweep._run(ours, context, config, read_sweep(config), words)  # type: ignore[arg-type]
+    return [dict(word.split("=", 1) for word in trial.overrides) for trial in jobs]
+
+
+def test_a_preset_that_is_a_grid_has_a_trial_for_each_combination_and_none_is_a_search() -> None:
+    trials = preset_trials("sensitivity")
+    assert len({tuple(sorted(trial.items())) for trial in trials}) == len(trials) == 36
+    assert {trial["evaluation.donor_score"] for trial in trials} == {"mean", "mean_logit", "fraction"}
+    assert not any("task" in trial or "split.only" in trial for trial in trials)
+    shares = [trial["split.train_fraction"] for trial in preset_trials("learning_curve", "split=cv")]
+    assert shares == ["0.4", "0.55", "0.7", "0.85", "1.0"]
+
+
+def test_what_is_typed_makes_a_grid_larger_or_stands_in_the_place_of_its_values() -> None:
+    trials = preset_trials("sensitivity", "model=mlp,transformer", "evaluation.donor_score=mean", "seed=7")
+    assert len(trials) == 2 * 3 * 2 * 2
+    assert {trial["evaluation.donor_score"] for trial in trials} == {"mean"}
+    assert {trial["seed"] for trial in trials} == {"7"}
+    shares = preset_trials("learning_curve", "split.train_fraction=0.5,1.0")
+    assert [trial["split.train_fraction"] for trial in shares] == ["0.5", "1.0"]
+
+
+def test_a_field_that_a_model_lacks_is_named_and_can_be_left_out() -> None:
+    frozen = ("model=scgpt_frozen", "model.checkpoint=x")
+    said = answer(lambda: preset_trials("sensitivity", *frozen))
+    assert_says(
+        said, "model.featurizer.n_genes", "scgpt_frozen", "+sweep.space.model.featurizer.n_genes=null"
+    )
+    out = [f"+sweep.space.model.featurizer.{field}=null" for field in ("n_genes", "flavor")]
+    assert len(preset_trials("sensitivity", *frozen, *out)) == 2 * 3
+
+
+def test_a_grid_over_an_interval_is_refused_with_what_a_grid_takes() -> None:
+    said = answer(lambda: preset_trials("mlp", "sweep.sampler=grid"))
+    assert_says(said, "interval(1e-5, 1e-2)", "choice(…)")
+
+
+@pytest.mark.parametrize("model", ["mlp", "transformer", "scgpt"])
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_grid_is_over_fields_of_these_models(name: str, model: str) -> None:
+    assert preset_trials(name, f"model={model}")
 
 
 def test_ray_listens_on_this_machine_only_unless_it_is_told_of_a_cluster(
