@@ -59,10 +59,8 @@ class FoldHistory:
 
 @dataclass(frozen=True)
 class DonorFacts:
-    """A donor: its label, 0 or 1, its number of nuclei, and a hash of facts about the person.
-
-    The hash is empty where too little is known, and in runs of earlier versions.
-    """
+    """A donor: its label, 0 or 1, its number of nuclei, and hashes of facts about the person, in which two
+    runs can be compared; empty in runs of earlier versions."""
 
     label: Annotated[int, Field(ge=0, le=1)]
     nuclei: Count

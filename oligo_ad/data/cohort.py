@@ -78,6 +78,11 @@ class Cohort:
         """Rows of all nuclei of these donors, sorted."""
         return np.flatnonzero(self.cells["donor"].isin(donors).to_numpy())
 
+    def table_of(self, donors: Collection[str]) -> pd.DataFrame:
+        """`donors` of some of them: without the obs columns that vary within one of these."""
+        varying = [f"obs:{name}" for name, where in self.varying.items() if not set(donors).isdisjoint(where)]
+        return self.donors[self.donors.index.isin(donors)].drop(columns=varying, errors="ignore")
+
     def nuclei_by(self, column: str) -> pd.DataFrame:
         """Nuclei of each donor by their value of an obs column [donors, levels]; without columns where it
         does not describe nuclei, or has too many levels."""
@@ -87,14 +92,12 @@ class Cohort:
 
     def of(self, donors: Collection[str]) -> "Cohort":
         """The same cohort with some donors only; the matrix is a view."""
-        rows = self.rows_of(donors)
-        varying = {name for name, where in self.varying.items() if not set(donors).isdisjoint(where)}
-        kept = self.donors.index.isin(donors)
+        rows, kept = self.rows_of(donors), self.donors.index.isin(donors)
         return replace(
             self,
             matrix=self.matrix.of(rows),
             cells=self.cells.iloc[rows].reset_index(drop=True),
-            donors=self.donors[kept].drop(columns=[f"obs:{name}" for name in varying], errors="ignore"),
+            donors=self.table_of(donors),
             sums=self.sums.of(kept),
         )
 

@@ -107,7 +107,7 @@ def open_contrast(data: DataConfig, split: SplitConfig, metadata: MetadataConfig
         excluded=labels.excluded(prepared.steps[before_quality]),
         prepared=prepared,
         box=box,
-        remarks=tuple(_remarks(cohort, labels, split, box, folds)),
+        remarks=tuple(_remarks(prepared, labels, split, box, folds)),
     )
 
 
@@ -122,10 +122,10 @@ def _outside(flow: pd.DataFrame, labels: Labels, prepared: Cohort) -> pd.DataFra
 
 
 def _remarks(
-    cohort: Cohort, labels: Labels, split: SplitConfig, box: pd.Series, folds: list[Fold]
+    prepared: Cohort, labels: Labels, split: SplitConfig, box: pd.Series, folds: list[Fold]
 ) -> Iterator[str]:
     """What is said of donors beside their nuclei, labels and covariates."""
-    yield from twins(people_of(cohort.donors))
+    yield from twins(people_of(prepared.table_of(labels.of_donor.index.union(box.index))))
     if split.lockbox:
         yield note(box, labels.names)
     if split.train_fraction < 1:

@@ -7,8 +7,11 @@ and a record, no safe: whoever deletes it, or works on another machine, can open
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -46,7 +49,9 @@ def note(box: pd.Series, names: tuple[str, str]) -> str:
     return f"{text}. With fewer than 2 of {listing(few)} it can show nothing" if few else text
 
 
-def open_box(box: pd.Series, column: str, run: Path, words: list[str], cache: Path) -> None:
+def open_box(
+    box: pd.Series, column: str, run: Path, words: list[str], cache: Path, simulated: str = ""
+) -> None:
     """Enter in the register that a run opens the box.
 
     Args:
@@ -55,29 +60,57 @@ def open_box(box: pd.Series, column: str, run: Path, words: list[str], cache: Pa
         run: its directory.
         words: of its command line.
         cache: the cache's directory.
+        simulated: the name of a simulated file, whose ids name other donors in every file.
 
     Raises:
-        UserError: another run has opened it.
+        UserError: another run has scored some of these donors, or the register cannot be used.
     """
-    content = "\n".join([column, *map(str, sorted(box.index))])
+    donors = sorted(str(donor) for donor in box.index)
+    content = "\n".join([simulated, column, *donors])
     file = cache / REGISTER / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
-    with locked(file):
-        if file.exists():
-            first = json.loads(file.read_text(encoding="utf-8"))
-            if first["run"] != str(run.absolute()):
-                raise UserError(
-                    f"the lockbox of these {len(box)} donors was opened on {first['when']} by "
-                    f"{first['run']}: a second look makes its donors ordinary test donors. "
-                    f"The record is {file}."
-                )
-            return
-        write_json(
-            file,
-            {
-                "when": datetime.now().astimezone().isoformat(timespec="seconds"),
-                "run": str(run.absolute()),
-                "words": words,
-                "label column": column,
-                "donors": [str(donor) for donor in sorted(box.index)],
-            },
+    own = {"run": str(run.absolute()), "label column": column, "simulated": simulated, "donors": donors}
+    with _register(file.parent):
+        for other in sorted(file.parent.glob("*.json")):
+            _check_unseen(own, other)
+        if not file.exists():
+            now = datetime.now().astimezone().isoformat(timespec="seconds")
+            write_json(file, {"when": now, **own, "words": words})
+
+
+@contextmanager
+def _register(folder: Path) -> Iterator[None]:
+    """Keep every other process from the register.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        with locked(folder / "register"):
+            yield
+    except OSError as error:
+        raise UserError(f"the register of lockboxes, {folder}, cannot be used: {error}.") from error
+
+
+def _check_unseen(own: dict[str, Any], entry: Path) -> None:
+    """Refuse to score donors that another run has scored.
+
+    Raises:
+        UserError: naming that run.
+    """
+    try:
+        first = json.loads(entry.read_text(encoding="utf-8"))
+        seen = set(own["donors"]) & set(first["donors"])
+        same = all(own[name] == first[name] for name in ("label column", "simulated"))
+        when, run = first["when"], first["run"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{entry}, which tells when a lockbox was opened, is damaged ({type(error).__name__}: {error}). "
+            "Write it anew from a backup, or move it away and say so where you report the result."
+        ) from None
+    if same and seen and run != own["run"]:
+        raise UserError(
+            f"the lockbox was opened on {when} by {run}, which scored {len(seen)} of its {len(own['donors'])} "
+            "donors: scored again, they are ordinary test donors. Take the result of that run, or leave "
+            f"split.open_lockbox out. (If that run broke off, start it again in its directory. {entry} holds "
+            "the record.)"
         )

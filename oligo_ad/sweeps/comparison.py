@@ -214,13 +214,16 @@ def _shared_donors(finished: list[ComparedRun]) -> list[str]:
     first: dict[str, ComparedRun] = {}
     for run in finished:
         first.setdefault(run.data, run)
-    warnings = []
-    for one, other in combinations(first.values(), 2):
-        if not (one.has_facts and other.has_facts):
-            continue
-        people = [people_in(run.record.facts.donors) for run in (one, other)]
-        where = f"data of {one.folder.name} and {other.folder.name}"
-        warnings += [f"{where}: {sentence}" for sentence in shared(*people)]
+    if len(first) < 2:
+        return []
+    people, warnings = [], []
+    for run in first.values():
+        try:
+            people += [(run.folder.name, people_in(run.record))] if run.has_facts else []
+        except UserError as error:
+            warnings.append(f"donors of {run.folder.name} are not compared with those of other data: {error}")
+    for (one, own), (other, seen) in combinations(people, 2):
+        warnings += [f"data of {one} and {other}: {sentence}" for sentence in shared(own, seen)]
     return warnings
 
 

@@ -186,12 +186,12 @@ def _would_use(atlas: Atlas, config: Config, var: pd.DataFrame) -> list[str]:
 
 def _overlap(atlas: Atlas, config: Config, chosen: Selection) -> list[str]:
     """Donors that may be one person, and donors that an earlier run has seen."""
-    people = people_of(donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows)).constant)
-    lines = [f"  note: {found}" for found in twins(people)]
+    donors = donor_columns(atlas, Grouping.of(chosen.donors.of, chosen.rows)).constant
+    lines = [f"  note: {found}" for found in twins(people_of(donors))]
     if isinstance(config.task, InspectTask) and config.task.run:
-        facts = open_run(config.task.run).facts
-        seen = people_in(facts.donors | facts.locked)
-        found = shared(people, seen) or ["no donor of that run is found here"]
+        seen = people_in(open_run(config.task.run))
+        cells = pd.DataFrame({"barcode": atlas.barcodes(chosen.rows), "donor": chosen.donor})
+        found = shared(people_of(donors, cells), seen) or ["no donor of that run is found here"]
         lines += [f"  run={config.task.run}: {sentence}" for sentence in found]
     return lines
 

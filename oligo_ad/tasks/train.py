@@ -20,7 +20,7 @@ from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.confounders import read_confounders, read_subgroups
 from oligo_ad.data.contrast import Contrast, open_contrast
 from oligo_ad.data.lockbox import open_box
-from oligo_ad.data.overlap import people_of
+from oligo_ad.data.overlap import people_of, person
 from oligo_ad.data.split import Fold, write_split
 from oligo_ad.errors import UserError
 from oligo_ad.facts import PARTS, DonorFacts, Epoch, FoldHistory, RunFacts, Source
@@ -345,10 +345,10 @@ def _facts(run: Run) -> RunFacts:
 
 def _donors(cohort: Cohort, label: pd.Series) -> dict[str, DonorFacts]:
     """Facts of the donors that have these labels."""
-    own = cohort.donors.loc[label.index]
-    people = people_of(own).facts
+    own = cohort.table_of(label.index)
+    people = people_of(own)
     return {
-        str(donor): DonorFacts(label=int(label[donor]), nuclei=int(nuclei), person=people[str(donor)])
+        donor: DonorFacts(label=int(label[donor]), nuclei=int(nuclei), person=person(people, donor))
         for donor, nuclei in own["nuclei"].items()
     }
 

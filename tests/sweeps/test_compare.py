@@ -412,4 +412,4 @@ def test_cohorts_that_share_donors_are_no_test_of_each_other(tmp_path: Path) -> 
         folder = run_folder(tmp_path / str(place), scores(1.0, place), sources=source)
         donors = {donor: {"label": 1, "nuclei": 9} for donor in ids}
         (folder / "facts.json").write_text(json.dumps(facts | {"donors": donors, "sources": source}))
-    assert any("1 donors are in both, by id: D2" in warning for warning in board(tmp_path).warnings)
+    assert any("1 donor is in both, by id: D2" in warning for warning in board(tmp_path).warnings)
