@@ -358,7 +358,8 @@ def _check_whole(record: Record) -> None:
     for component in (model.featurizer, model.network, model.pool, record.config.metadata.fusion):
         if not isinstance(component.get("_target_"), str):
             raise unreadable(record.folder / CONFIG, ValueError("a part of the model has no _target_"))
-    donors, numbers = set(record.facts.donors), {fold.folder.name for fold in record.folds}
+    donors, locked = set(record.facts.donors), set(record.facts.locked)
+    numbers = {fold.folder.name for fold in record.folds}
     if {str(fold["number"]) for fold in folds} != numbers:
         raise unreadable(record.folder / SPLIT, ValueError(f"{FOLDS} holds other folds"))
     for fold in folds:
@@ -368,10 +369,16 @@ def _check_whole(record: Record) -> None:
     for kept in record.folds:
         if str(kept.history.fold) != kept.folder.name:
             raise unreadable(kept.folder / HISTORY, ValueError("it is of another fold"))
-        for name, table in ((PREDICTIONS, kept.predictions), (BASELINES, kept.baselines)):
+        for name, table in (
+            (PREDICTIONS, kept.predictions),
+            (BASELINES, kept.baselines),
+            (MATCHED, kept.matched),
+            (LOCKBOX, kept.lockbox),
+        ):
             if table is None:
                 continue
-            if not set(table["donor"]) <= donors or set(table["fold"].astype(str)) != {kept.folder.name}:
+            own = locked if name == LOCKBOX else donors
+            if not set(table["donor"]) <= own or set(table["fold"].astype(str)) != {kept.folder.name}:
                 raise unreadable(kept.folder / name, ValueError("it is of other donors, or another fold"))
         scored = kept.predictions["donor"][kept.predictions["part"] != PARTS[0]]
         if label[scored.unique()].nunique() < 2 or not set(kept.predictions["part"]) <= set(PARTS):

@@ -14,11 +14,11 @@ from oligo_ad.data.cache import load_cohort, source
 from oligo_ad.data.cohort import Cohort, lost_in_quality_control
 from oligo_ad.data.covariates import Covariates, encode, read_covariates
 from oligo_ad.data.labels import NEGATIVE, POSITIVE, Labels, read_labels
-from oligo_ad.data.lockbox import locked_donors, note
+from oligo_ad.data.lockbox import describe_box, locked_donors
 from oligo_ad.data.overlap import people_of, twins
 from oligo_ad.data.permutation import exchanged, moved, relabelled
 from oligo_ad.data.selection import select
-from oligo_ad.data.split import Fold, make_folds
+from oligo_ad.data.split import Fold, make_folds, reduced
 from oligo_ad.errors import UserError
 from oligo_ad.storage.atlas import open_atlas
 
@@ -96,7 +96,7 @@ def open_contrast(data: DataConfig, split: SplitConfig, metadata: MetadataConfig
         labels = labels.among(labels.of_donor.index.difference(box.index))
         flow = pd.concat([flow, _outside(flow, labels, prepared)], ignore_index=True)
     cohort = prepared.of(labels.donors)
-    folds = make_folds(labels.of_donor, split)
+    folds = make_folds(labels.of_donor, split, locked=box.index)
     *_, before_quality, _ = prepared.steps
     return Contrast(
         cohort=cohort,
@@ -127,10 +127,9 @@ def _remarks(
     """What is said of donors beside their nuclei, labels and covariates."""
     yield from twins(people_of(prepared.table_of(labels.of_donor.index.union(box.index))))
     if split.lockbox:
-        yield note(box, labels.names)
+        yield describe_box(box, labels.names)
     if split.train_fraction < 1:
-        n = sum(len(fold.train) for fold in folds) / len(folds)
-        yield f"split.train_fraction={split.train_fraction}: {n:.0f} training donors in a fold, on average"
+        yield reduced(folds, labels.of_donor, split)
 
 
 def prepared_cohort(data: DataConfig, cache: Path) -> tuple[Cohort, Labels]:

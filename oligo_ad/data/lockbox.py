@@ -41,7 +41,7 @@ def locked_donors(label: pd.Series, share: float) -> pd.Series:
     return box
 
 
-def note(box: pd.Series, names: tuple[str, str]) -> str:
+def describe_box(box: pd.Series, names: tuple[str, str]) -> str:
     """Whom the box holds, for the user. `names`: of the negative and the positive class."""
     counts = [f"{int((box == value).sum())} {names[value]}" for value in (1, 0)]
     text = f"{len(box)} donors are in the lockbox ({', '.join(counts)}), in no fold: {listing(box.index, 6)}"
@@ -109,8 +109,8 @@ def _check_unseen(own: dict[str, Any], entry: Path) -> None:
         ) from None
     if same and seen and run != own["run"]:
         raise UserError(
-            f"the lockbox was opened on {when} by {run}, which scored {len(seen)} of its {len(own['donors'])} "
-            "donors: scored again, they are ordinary test donors. Take the result of that run, or leave "
+            f"the lockbox was opened on {when} by {run}, which scored {len(seen)} of its "
+            f"{len(own['donors'])} donors: scored again, they are ordinary test donors. Take the result of that run, or leave "
             f"split.open_lockbox out. (If that run broke off, start it again in its directory. {entry} holds "
             "the record.)"
         )

@@ -5,10 +5,10 @@ not. The folds are written to split.json, so that every model can be compared on
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,25 +42,26 @@ class Fold:
         return self.train + self.validation
 
 
-def make_folds(label: pd.Series, config: SplitConfig) -> list[Fold]:
+def make_folds(label: pd.Series, config: SplitConfig, locked: Collection[str] = ()) -> list[Fold]:
     """Divide donors into train, validation and test, each with both classes.
 
     Args:
         label: 0 or 1, indexed by donor id.
         config: `holdout` gives one fold, `cv` gives folds × repeats; `file` repeats a saved split,
             `only` leaves one fold of them.
+        locked: donors of the lockbox, which no saved split may hold.
 
     Raises:
         UserError: a class has too few donors for that, or the saved split does not fit the cohort.
     """
     label = label.sort_index()
-    folds = read_split(Path(config.file), label) if config.file else _made(label, config)
+    folds = read_split(config, label, locked) if config.file else _made(label, config)
     for fold in folds:
         _check(fold, label, config)
     wanted = [fold for fold in folds if config.only in (None, fold.number)]
     if not wanted:
         raise UserError(f"split.only={config.only}: the folds are numbered 1 to {len(folds)}.")
-    if config.train_fraction == 1:
+    if config.train_fraction == 1 or (config.file and _saved(Path(config.file)).train_fraction < 1):
         return wanted
     return [replace(fold, train=_fewer_donors(fold, label, config)) for fold in wanted]
 
@@ -75,6 +76,14 @@ def _fewer_donors(fold: Fold, label: pd.Series, config: SplitConfig) -> tuple[st
     return tuple(sorted(kept))
 
 
+def reduced(folds: list[Fold], label: pd.Series, config: SplitConfig) -> str:
+    """What `split.train_fraction` leaves, for the user."""
+    left = [label[list(fold.train)] for fold in folds]
+    positive, negative = (sorted({int((own == value).sum()) for own in left}) for value in (1, 0))
+    counts = f"{listing(positive)} positive and {listing(negative)} negative"
+    return f"split.train_fraction={config.train_fraction:g}: a fold trains on {counts} donors"
+
+
 def write_split(folds: list[Fold], label: pd.Series, config: SplitConfig, path: Path) -> None:
     """Save the folds and every donor's label."""
     saved = {
@@ -85,10 +94,20 @@ def write_split(folds: list[Fold], label: pd.Series, config: SplitConfig, path: 
     write_json(path, saved)
 
 
-def read_split(path: Path, label: pd.Series) -> list[Fold]:
-    """The folds of a saved split.json, for exactly the donors and labels at hand."""
-    folds, labels = _saved(path)
-    for donor, value in labels.items():
+def read_split(config: SplitConfig, label: pd.Series, locked: Collection[str] = ()) -> list[Fold]:
+    """The folds of `split.file`, a saved split.json, for exactly the donors and labels at hand.
+
+    Raises:
+        UserError: it is of other donors, or of another share of them.
+    """
+    path = Path(str(config.file))
+    saved = _saved(path)
+    if held := sorted(saved.labels.keys() & set(locked)):
+        raise UserError(
+            f"split.file={path} puts {len(held)} donors of the lockbox into its folds: {listing(held)}. "
+            "Leave split.lockbox out, or use the split.json of a run with the same split.lockbox."
+        )
+    for donor, value in saved.labels.items():
         if donor not in label.index:
             raise UserError(
                 f"split.file={path} names donor {donor}, who is not in this cohort."
@@ -96,27 +115,41 @@ def read_split(path: Path, label: pd.Series) -> list[Fold]:
             )
         if label[donor] != value:
             raise UserError(f"split.file={path} gives donor {donor} label {value}, not {label[donor]}.")
-    if missing := sorted(set(label.index) - set(labels)):
+    if missing := sorted(set(label.index) - set(saved.labels)):
         raise UserError(f"split.file={path} leaves out donors of this cohort: {listing(missing)}.")
-    return folds
+    if saved.train_fraction not in (1.0, config.train_fraction):
+        raise UserError(
+            f"split.file={path} holds split.train_fraction={saved.train_fraction:g} of the training donors. "
+            "Add the same, or use the split.json of a run that trained on all of them."
+        )
+    return saved.folds
 
 
 def read_folds(path: Path) -> list[Fold]:
     """The folds of a saved split.json."""
-    return _saved(path)[0]
+    return _saved(path).folds
 
 
-def _saved(path: Path) -> tuple[list[Fold], dict[str, int]]:
+class Saved(NamedTuple):
+    """The content of a split.json: `labels` by donor id; `train_fraction`: how much of each training part."""
+
+    folds: list[Fold]
+    labels: dict[str, int]
+    train_fraction: float
+
+
+def _saved(path: Path) -> Saved:
     try:
         saved = json.loads(path.expanduser().read_text())
         folds = [Fold(f["number"], *(tuple(f[part]) for part in PARTS)) for f in saved["folds"]]
-        labels = dict(saved["label"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # One that was written by hand need not say how it was made.
+        found = Saved(folds, dict(saved["label"]), float(saved.get("made_by", {}).get("train_fraction", 1)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise UserError(f"split.file={path} is no split.json of a run ({reason}).") from None
     if not folds:
         raise UserError(f"split.file={path} is no split.json of a run (it holds no folds).")
-    return folds, labels
+    return found
 
 
 def _made(label: pd.Series, config: SplitConfig) -> list[Fold]:

@@ -13,6 +13,7 @@ from oligo_ad.data.donor_columns import donor_columns
 from oligo_ad.data.genes import VARIABLE, gene_names, gene_notes
 from oligo_ad.data.labels import Labels, read_labels
 from oligo_ad.data.leakage import LABEL_DERIVED, derived_from_label
+from oligo_ad.data.lockbox import describe_box, locked_donors
 from oligo_ad.data.overlap import people_in, people_of, shared, twins
 from oligo_ad.data.people import Grouping, check_people, vary_within
 from oligo_ad.data.selection import Selection, recognise, select
@@ -175,7 +176,11 @@ def _would_use(atlas: Atlas, config: Config, var: pd.DataFrame) -> list[str]:
     lines += _covariates(atlas, config, chosen, labels)
     lines += _overlap(atlas, config, chosen)
     try:
-        folds = make_folds(labels.of_donor, config.split)
+        label, box = labels.of_donor, labels.of_donor.iloc[:0]
+        if config.split.lockbox:
+            box = locked_donors(label, config.split.lockbox)
+            lines.append(f"  note: {describe_box(box, labels.names)}")
+        folds = make_folds(label.drop(box.index), config.split, locked=box.index)
         parts = ", ".join(f"{len(donors)} {part}" for part, donors in folds[0].parts.items())
         lines.append(f"  split={config.split.kind}: {len(folds)} fold(s); donors of the first: {parts}")
     except UserError as error:

@@ -175,7 +175,9 @@ def begin(run: Run) -> None:
         return
     config, record, contrast = run.config, run.record, run.contrast
     if config.split.open_lockbox:
-        open_box(contrast.box, contrast.labels.column, record.folder, record.typed, config.cache.path)
+        simulated = contrast.about["file"] if contrast.cohort.simulated else ""
+        by = (record.folder, record.typed, config.cache.path)
+        open_box(contrast.box, contrast.labels.column, *by, simulated)
     # Folds left here by a run that was killed would pass for folds of this one.
     for folder in (FOLDS, PERMUTATIONS):
         rmtree(record.folder / folder, ignore_errors=True)

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from oligo_ad.config import SplitConfig
-from oligo_ad.data.split import Fold, make_folds, read_split, write_split
+from oligo_ad.data.split import Fold, make_folds, read_split, reduced, write_split
 from oligo_ad.errors import UserError
 from oligo_ad.facts import PARTS
 from tests import builders
@@ -97,7 +97,7 @@ def test_a_written_split_is_read_back_as_it_was(
     folds = divide(label, config)
     path = tmp_path_factory.mktemp("split") / "split.json"
     write_split(folds, label, config, path)
-    assert read_split(path, label) == folds
+    assert read_split(replace(config, file=str(path)), label) == folds
     assert make_folds(label, replace(config, seed=(config.seed + 1) % 2**31, file=str(path))) == folds
 
 
@@ -246,3 +246,31 @@ def test_a_smaller_share_of_training_donors_is_a_part_of_a_larger_one(
         for value in (0, 1):
             wanted = max(2, max(one, other) * (label[list(full.train)] == value).sum())
             assert abs((label[list(more.train)] == value).sum() - wanted) <= 0.5
+
+
+def test_a_share_of_donors_is_said_and_repeated_as_it_is_by_the_saved_split(tmp_path: Path) -> None:
+    label = pd.Series([1] * 20 + [0] * 10, [f"D{n:02d}" for n in range(30)])
+    config = builders.configuration("split=cv", "split.folds=3", "split.train_fraction=0.5").split
+    folds = make_folds(label, config)
+    assert reduced(folds, label, config).endswith("a fold trains on 5 positive and 2, 3 negative donors")
+    path = tmp_path / "split.json"
+    write_split(folds, label, config, path)
+    assert make_folds(label, replace(config, file=str(path))) == folds
+    for other in (1.0, 0.25):
+        with pytest.raises(UserError, match=r"holds split\.train_fraction=0\.5 of the training donors"):
+            make_folds(label, replace(config, file=str(path), train_fraction=other))
+
+
+def test_a_share_of_the_donors_of_a_whole_saved_split_may_be_taken(tmp_path: Path) -> None:
+    label = pd.Series([1] * 20 + [0] * 10, [f"D{n:02d}" for n in range(30)])
+    config = builders.configuration("split=cv", "split.folds=3").split
+    path = tmp_path / "split.json"
+    write_split(make_folds(label, config), label, config, path)
+    half = replace(config, train_fraction=0.5)
+    assert make_folds(label, replace(half, file=str(path))) == make_folds(label, half)
+
+
+def test_the_order_of_donors_does_not_decide_whose_share_is_taken() -> None:
+    label = pd.Series([1] * 20 + [0] * 10, [f"D{n:02d}" for n in range(30)])
+    config = builders.configuration("split.train_fraction=0.5").split
+    assert make_folds(label, config) == make_folds(label.sample(frac=1, random_state=0), config)
