@@ -226,6 +226,11 @@ class Record:
         return found
 
     @property
+    def strata(self) -> tuple[str, ...] | None:
+        """The donor columns within whose levels labels were permuted; None where they were not."""
+        return next((tuple(one.strata) for one in self.permutations), None)
+
+    @property
     def permuted(self) -> pd.DataFrame:
         """Donor AUROCs with permuted labels: a row a permutation, a column a predictor, NaN if not fitted."""
         return pd.DataFrame([one.auroc for one in self.permutations], dtype=float)

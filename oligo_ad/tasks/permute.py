@@ -155,13 +155,13 @@ def _contrast_of(record: Record, settings: Config) -> Contrast:
 
 def _missing(record: Record, strata: tuple[str, ...], n: int, with_model: bool) -> list[int]:
     """The numbers up to `n` that are not made; permutations of different tests are not mixed."""
-    there = record.permutations
-    if others := {tuple(one.strata) for one in there} - {strata}:
+    before = record.strata
+    if before not in (None, strata):
         raise UserError(
-            f"{record.folder} was permuted within {listing(others.pop()) or 'no strata'}, not within "
+            f"{record.folder} was permuted within {listing(before or ()) or 'no strata'}, not within "
             f"{listing(strata) or 'no strata'}. Remove its folder permutations to test it otherwise."
         )
-    done = {one.number for one in there if not with_model or "model" in one.auroc}
+    done = {one.number for one in record.permutations if not with_model or "model" in one.auroc}
     return [number for number in range(1, n + 1) if number not in done]
 
 

@@ -4,6 +4,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -41,18 +42,31 @@ def refitted(
     with (
         _threads(max(CORES // n_processes, 1)),
         ProcessPoolExecutor(n_processes, context, _start, given) as pool,
+        _ended_with_the_block(),
     ):
-        try:
-            waiting = {}
-            for number in numbers:
-                try:
-                    waiting[pool.submit(_refit, number)] = number
-                except BrokenProcessPool as error:  # a process was killed before all were handed out
-                    yield number, error
-            for future in as_completed(waiting):
-                yield waiting[future], future.exception() or future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        waiting = {}
+        for number in numbers:
+            try:
+                waiting[pool.submit(_refit, number)] = number
+            except BrokenProcessPool as error:  # a process was killed before all were handed out
+                yield number, error
+        for future in as_completed(waiting):
+            yield waiting[future], future.exception() or future.result()
+
+
+@contextmanager
+def _ended_with_the_block() -> Iterator[None]:
+    """End the processes that are started in a block when it is left early, whatever they are doing.
+
+    A pool would wait for what they have begun, which may take an hour.
+    """
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        raise
 
 
 @contextmanager
@@ -77,6 +91,7 @@ _given: list[tuple[Config, list[Fold], bool]] = []
 
 def _start(config: Config, folds: list[Fold], with_model: bool) -> None:
     logging.disable(logging.WARNING)  # what is to be told, the first process has told
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
     Thread(target=_end_with_parent, daemon=True).start()
     _given.append((config, folds, with_model))
 
