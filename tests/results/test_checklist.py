@@ -174,8 +174,8 @@ def test_what_it_did_is_told_with_its_numbers(run: RunSummary) -> None:
     assert "p = 0.015, 200 permutations" in text(with_test, "uncertainty")
     assert status(with_test, "uncertainty") is Status.ANSWERED
     groups = [
-        Subgroup("Sex", "Female", (4, 6), 0.625, Interval(0.25, 0.875)),
-        Subgroup("Sex", "Male", (1, 2), None, None),
+        Subgroup("Sex", "Female", (4, 6), (4, 6), 0.625, Interval(0.25, 0.875)),
+        Subgroup("Sex", "Male", (1, 2), (0, 0), None, None),
     ]
     grouped = with_evidence(run, replace(run.evidence, subgroups=groups))
     for question in ("subgroups", "result", "clusters"):

@@ -59,9 +59,8 @@ def calibration(run: RunSummary) -> str:
     own = found.scores["probability"]
     slope = "unknown" if np.isnan(own["slope"]) else f"{own['slope']:.3f}"
     return (
-        f"Calibration of donors at the cohort's prevalence: slope {slope}, in the large "
-        f"{own['in_the_large']:.3f}, Brier {own['brier']:.3f}, where naming the prevalence reaches "
-        f"{found.prevalence:.3f}"
+        f"Donor probabilities at the cohort's prevalence: slope {slope}, in the large "
+        f"{own['in_the_large']:.3f}. {found.sentence().rstrip('.')}"
     )
 
 
@@ -105,7 +104,7 @@ def subgroups(run: RunSummary) -> Answer:
         return not_done("the headline in levels of donor columns is given with evaluation.subgroups=[COLUMN]")
     rows = []
     for one in found:
-        score = "too few" if one.auroc is None else f"AUROC {one.auroc:.3f}"
+        score = "too few donors" if one.auroc is None else f"AUROC {one.auroc:.3f}"
         spread = f" ({shown(one.interval)})" if one.interval else ""
         n = " and ".join(f"{one.n[value]} {run.class_names[value]}" for value in (1, 0))
         rows.append(f"{one.column} {one.level}: {n} donors, {score}{spread}")
@@ -124,7 +123,7 @@ def clusters(run: RunSummary) -> Answer:
 def confounders(run: RunSummary) -> str:
     """What differs between the classes and is followed by the score; the score at a common depth."""
     found, matched = run.evidence.confounders, run.evidence.matched
-    text = table_of_confounders.sentence(found) if found else "this run has recorded no confounders"
+    text = table_of_confounders.sentence(found) if found else "this run has recorded no confounders."
     if not matched:
         return text
     scores, change = matched
