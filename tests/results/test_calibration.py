@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
@@ -32,6 +32,7 @@ from tests.builders import atlas, configuration, write
 SCORES = st.lists(st.floats(0.01, 0.99), min_size=4, max_size=20)
 
 
+@settings(max_examples=40, deadline=None)
 @given(SCORES, st.integers(0, 1000))
 def test_platt_never_changes_the_order_of_donors(scores: list[float], seed: int) -> None:
     score = np.array(scores)
@@ -58,6 +59,7 @@ def test_platt_finds_the_line_that_was_lost() -> None:
     assert line[:2] == pytest.approx((3, 1), abs=0.1)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.floats(0.05, 0.95), st.floats(0.05, 0.95), st.floats(0.05, 0.95))
 def test_prevalences_compose(first: float, second: float, third: float) -> None:
     line = Line(1.5, -0.2, first)
@@ -105,6 +107,7 @@ def test_platt_is_fitted_on_the_validation_donors_of_its_fold_and_on_nothing_els
     assert own == other == platt(logit_of(score), label).at(0.5)
 
 
+@settings(max_examples=40, deadline=None)
 @given(SCORES, st.integers(0, 1000))
 def test_fitted_probabilities_are_at_the_prevalence_that_platt_says(scores: list[float], seed: int) -> None:
     logit = logit_of(np.array(scores))
@@ -186,6 +189,7 @@ def test_agreement_is_ideal_for_true_probabilities_and_tells_what_is_wrong() -> 
     assert right["brier"] < agreement(label, probability_of(3 * logit))["brier"]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(-300, 300), min_size=6, max_size=30), st.sampled_from([1e-4, 0.01, 0.02]))
 def test_slope_and_intercept_are_at_the_maximum_of_the_likelihood(steps: list[int], scale: float) -> None:
     """There the label and the fitted probability agree in their mean, and in that weighted by the logit."""

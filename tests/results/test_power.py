@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 
@@ -25,6 +25,7 @@ def aurocs(label: np.ndarray, score_RN: np.ndarray) -> np.ndarray:
     return (ranks - n * (n + 1) / 2) / (n * (len(label) - n))
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(2, 60), st.integers(2, 60), st.integers(1, 40), st.integers(0, 40))
 def test_more_donors_show_smaller_effects(n_positive: int, n_negative: int, more: int, other: int) -> None:
     small = power.smallest_auroc(cross_validated(n_positive, n_negative))
@@ -32,12 +33,14 @@ def test_more_donors_show_smaller_effects(n_positive: int, n_negative: int, more
     assert large <= small + 1e-9
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.floats(0.001, 0.4), st.floats(1.01, 3))
 def test_a_stricter_test_finds_larger_effects_only(level: float, times: float) -> None:
     design = cross_validated(39, 9)
     assert power.smallest_auroc(design, level) >= power.smallest_auroc(design, min(level * times, 0.5)) - 1e-9
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.floats(0.55, 0.95))
 def test_the_smallest_auroc_is_found_in_four_of_five_cohorts(auroc: float) -> None:
     design = cross_validated(39, 9)
