@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from oligo_ad.errors import UserError, nearest
+from oligo_ad.errors import UserError, listing, nearest
 from oligo_ad.faults import is_disk_fault
 from oligo_ad.launch import is_first_process, settle_environment, write_any_text
 
@@ -229,7 +229,9 @@ def _plainly(message: str) -> str:
         fields = set(_fields())
         tasks = [f"task={name}" for name in _choices("task") if key[1] in _fields(f"task={name}")]
         if tasks and key[1] not in fields:
-            return f"{key[1]} is a field of {tasks[0]}: add {tasks[0]}, or leave {key[1]} out."
+            those = listing(tasks)
+            one = "it" if len(tasks) == 1 else "one"
+            return f"{key[1]} is a field of {those}: add {one}, or leave {key[1]} out."
         hint = nearest(key[1], fields - {key[1]})
         return f"There is no field '{key[1]}'.{hint} `python run.py --help` lists every field."
     if "override must be a string" in message:

@@ -137,9 +137,12 @@ def small(command: str, *more: str) -> list[str]:
         added += ["data.simulation.nuclei=1500", "data.simulation.genes=300"]
     if given.get("split") == "cv" or given.get("experiment") in ("demo_cv", "no_signal"):
         added += ["split.folds=2"]
+    sweep = given.get("sweep", "mlp")
+    if sweep in GRIDS:
+        return [*words, *added, *SMALLER["mlp"][1:], *GRIDS[sweep], *more]
     if given.get("sweep"):
         added += ["sweep.trials=2", "sweep.startup=1"]
-    return [*words, *added, *SMALLER[given.get("model", given.get("sweep", "mlp"))], *more]
+    return [*words, *added, *SMALLER[given.get("model", sweep)], *more]
 
 
 SMALL = (
@@ -154,6 +157,11 @@ SMALL = (
 )
 WHOLE = ("evaluation.baselines=true", "tracker=tensorboard")
 PANEL = "model.featurizer.n_genes=30"
+# Fields of a preset that are typed have one value instead.
+GRIDS = {
+    "sensitivity": ["model.featurizer.n_genes=choice(20,30)", "model.featurizer.flavor=seurat"],
+    "learning_curve": ["split.train_fraction=choice(0.5,1.0)"],
+}
 SMALLER = {
     "mlp": [PANEL, "model.network.hidden=[16]"],
     "transformer": [PANEL, "model.network.width=16", "model.network.heads=2", "model.network.layers=1"],

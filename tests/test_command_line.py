@@ -100,7 +100,7 @@ def typed(*arguments: str) -> str:
     [
         ("task=trian", "validate. Did you mean 'train'?"),
         ("sweep.trails=3", "There is no field 'sweep.trails'. Did you mean 'sweep.trials'?"),
-        ("run=DIR", "run is a field of task=report: add task=report"),
+        ("run=DIR", "run is a field of task=inspect, task=permute, task=report: add one"),
         ("-m task=inspect seed=1,2", "task=inspect is no task for a sweep"),
         ("sweep=mlp task=prepare", "task=prepare is no task for a sweep"),
         ("-m task=train,inspect", "task=train,inspect lists values"),

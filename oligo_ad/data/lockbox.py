@@ -110,7 +110,7 @@ def _check_unseen(own: dict[str, Any], entry: Path) -> None:
     if same and seen and run != own["run"]:
         raise UserError(
             f"the lockbox was opened on {when} by {run}, which scored {len(seen)} of its "
-            f"{len(own['donors'])} donors: scored again, they are ordinary test donors. Take the result of that run, or leave "
-            f"split.open_lockbox out. (If that run broke off, start it again in its directory. {entry} holds "
-            "the record.)"
+            f"{len(own['donors'])} donors: scored again, they are ordinary test donors. Take the result of "
+            "that run, or leave split.open_lockbox out. (If that run broke off, start it again in its "
+            f"directory. {entry} holds the record.)"
         )

@@ -114,7 +114,10 @@ def _codes(stored: Any) -> Any:
 def _entries(stored: Any, rows: np.ndarray | None) -> Any:
     """A stored column, or some entries of it. Text is read in pieces: a million words take much memory."""
     if rows is None or not hasattr(stored, "shape"):
-        return _rows(read_elem(stored), rows)
+        values = read_elem(stored)
+        if isinstance(values, dict):  # a categorical, say, without what says that it is one
+            raise Damaged("has lost the attributes of a column: the copy is not whole. Copy it again")
+        return _rows(values, rows)
     is_text = isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype)
     words = stored.asstr() if is_text else stored
     parts = [words[part[0] : part[-1] + 1][part - part[0]] for part in by_span(rows, WORDS)]

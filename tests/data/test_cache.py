@@ -207,6 +207,7 @@ COHORT = {
         for name in (
             "cohort",
             "cohort_files",
+            "donor_columns",
             "columns",
             "donors",
             "duplicates",

@@ -232,6 +232,7 @@ def test_every_donor_validates_about_as_often_as_any_other() -> None:
 # A share of the training donors
 
 
+@settings(deadline=None)
 @given(st.floats(0.05, 1), st.floats(0.05, 1), st.integers(0, 50))
 def test_a_smaller_share_of_training_donors_is_a_part_of_a_larger_one(
     one: float, other: float, seed: int

@@ -303,6 +303,7 @@ def test_a_disk_that_fills_up_leaves_no_result_to_trust(
     path, folder = write(atlas(), tmp_path), tmp_path / "run"
     load(path)
     small = ("model.network.hidden=[8]", "fit.epochs=1", "evaluation.baselines=false")
+    small = (*small, "evaluation.depth_matched=false")  # which would write into the cache
     config = configuration(f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", *small)
     monkeypatch.setattr(report, "draw", lambda run: {})
     monkeypatch.setattr(pd.DataFrame, "to_parquet", no_space)

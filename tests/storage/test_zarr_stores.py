@@ -304,6 +304,18 @@ def test_a_chunk_of_zeros_may_be_left_out_where_its_genes_are_nearly_silent(
     np.testing.assert_array_equal(contents(path)[0], values)
 
 
+@VERSIONS
+def test_a_column_that_has_lost_its_attributes_is_missed(tmp_path: Path, version: int) -> None:
+    path = store(tmp_path, version)
+    lost = path / "obs/Sex" / (".zattrs" if version == 2 else "zarr.json")
+    if version == 2:
+        lost.unlink()
+    else:
+        lost.write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}))
+    zarr.consolidate_metadata(path)
+    assert_says(answer(contents, path), "the copy is not whole")
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_a_store_without_any_one_of_its_files_never_gives_other_values(

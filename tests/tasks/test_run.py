@@ -69,6 +69,7 @@ def test_a_simulated_run_leaves_every_file_and_each_says_so(tmp_path: Path) -> N
             "history.json",
             "predictions.parquet",
             "baselines.parquet",
+            "matched.parquet",
             "model.safetensors",
         }
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
@@ -84,7 +85,8 @@ def test_every_score_comes_with_its_interval_and_its_baselines(path: Path, tmp_p
     tasks.run(settings(path), tmp_path / "run")
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     for level in ("donors", "cells"):
-        assert {"model", "majority", "covariates", "depth", "pseudobulk"} == set(metrics[level])
+        both = {"covariates", "pseudobulk", "covariates+pseudobulk"}
+        assert {"model", "majority", "depth", *both, "stack", "ensemble"} == set(metrics[level])
         for scores in metrics[level].values():
             assert scores["auroc"]["low"] <= scores["mean_over_folds"]["auroc"] <= scores["auroc"]["high"]
     assert metrics["training"]["donors"]["auroc"] >= 0
