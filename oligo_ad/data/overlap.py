@@ -164,9 +164,9 @@ def _values(fact: str, donors: pd.DataFrame) -> list[str]:
         alleles = pd.DataFrame({allele: encode_column(allele, raw)[0][allele] for allele in ALLELES})
         return ["" if np.isnan(of).any() else "/".join(f"{n:g}" for n in of) for of in alleles.to_numpy()]
     encoded = encode_column(fact.lower() if fact.lower() in ALIASES else name, raw)[0]
-    ((found, numbers), *more) = encoded.items()
-    if more or found.startswith(f"{name}="):  # text
+    if len(encoded) != 1 or next(iter(encoded)).startswith(f"{name}="):  # text, or of nobody
         return [""] * len(donors)
+    (numbers,) = encoded.values()
     # Files round differently; an age may be in whole years.
     return ["" if np.isnan(n) else f"{np.floor(n) if fact == 'age' else n:.3g}" for n in numbers]
 

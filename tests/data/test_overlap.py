@@ -179,3 +179,8 @@ def test_a_run_of_an_earlier_version_is_compared_by_id_alone(tmp_path: Path) -> 
     people = people_in(Record(record.folder))
     assert set(people.facts.loc[list(facts["donors"])].to_numpy().ravel()) == {""}
     assert len(people.key) == 15
+
+
+def test_of_nobody_nothing_is_known() -> None:
+    people = people_of(donors().astype(str).iloc[:0])
+    assert twins(people) == []

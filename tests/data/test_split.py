@@ -253,7 +253,7 @@ def test_a_share_of_donors_is_said_and_repeated_as_it_is_by_the_saved_split(tmp_
     label = pd.Series([1] * 20 + [0] * 10, [f"D{n:02d}" for n in range(30)])
     config = builders.configuration("split=cv", "split.folds=3", "split.train_fraction=0.5").split
     folds = make_folds(label, config)
-    assert reduced(folds, label, config).endswith("a fold trains on 5 positive and 2, 3 negative donors")
+    assert reduced(folds, label, config).endswith("a fold trains on 5, 6 positive and 2, 3 negative donors")
     path = tmp_path / "split.json"
     write_split(folds, label, config, path)
     assert make_folds(label, replace(config, file=str(path))) == folds
