@@ -78,7 +78,7 @@ def platt(logit: np.ndarray, label: np.ndarray) -> Line:
     n_positive, n_negative = int(label.sum()), int((1 - label).sum())
     target = np.where(label == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
     slope, intercept = _regressed(logit, target, FLATTEST)
-    return Line(slope, intercept, float(label.mean()))
+    return Line(slope, intercept, float(target.mean()))
 
 
 def _regressed(logit: np.ndarray, target: np.ndarray, flattest: float) -> tuple[float, float]:
