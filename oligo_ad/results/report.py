@@ -121,8 +121,6 @@ def render(run: RunSummary, pictures: dict[str, str | None], found: list[str]) -
             confounder_table=confounders.table(run.evidence.confounders, run.class_names),
             confounder_sentence=confounders.sentence(run.evidence.confounders),
             subgroups=subgroups.table(run.evidence.subgroups, run.class_names),
-            influence_table=run.influence_table(),
-            calibration_table=run.calibration_table(),
             lockbox_table=run.lockbox_table(),
             command=command_of(run.record.facts.words),
             again=shlex.join(["metadata=on", word("split.file", run.folder.absolute() / SPLIT)]),

@@ -141,34 +141,6 @@ class RunSummary:
         }
         return pd.DataFrame(rows).T
 
-    def influence_table(self) -> pd.DataFrame:
-        """The donors by their influence on the headline, as text."""
-        found = self.evidence.influence
-        return pd.DataFrame(
-            {
-                "donor": found.index,
-                "class": [self.class_names[label] for label in found["label"]],
-                "nuclei": [f"{n:,}" for n in found["nuclei"]],
-                "score": found["score"].map("{:.3f}".format).to_numpy(),
-                "AUROC without": found["without"].map("{:.3f}".format).to_numpy(),
-                "change": found["change"].map("{:+.3f}".format).to_numpy(),
-            }
-        )
-
-    def calibration_table(self) -> pd.DataFrame:
-        """How well donor probabilities are calibrated, as text."""
-        found = self.evidence.calibrated
-        names = {"raw": "as predicted", "probability": "at the cohort's prevalence"}
-        heads = {"slope": "slope", "intercept": "intercept", "in_the_large": "in the large", "brier": "Brier"}
-        rows = {
-            names[kind]: {head: f"{scores[name]:.3f}" for name, head in heads.items()}
-            for kind, scores in found.scores.items()
-        }
-        rows["the prevalence, always"] = dict.fromkeys(heads.values(), "") | {
-            "Brier": f"{found.prevalence:.3f}"
-        }
-        return pd.DataFrame(rows).T
-
     def lockbox_table(self) -> pd.DataFrame:
         """Scores of the donors that were set aside, as text."""
         rows = {self.label(n): _row(s.pooled, shown(s.auroc)) for n, s in self.evidence.lockbox.items()}
