@@ -20,6 +20,7 @@ from oligo_ad.results.sentences import RunSummary
 WIDTH = 7.0  # inches; as an SVG 672 pixels
 LINE, PAD, GAP = 0.16, 0.09, 0.34  # height of a line, above and below the lines of a box, between two steps
 FONT, SIGNS = 8.5, 14  # size in points; so many signs an inch, in letters of ordinary width
+HEAD = 0.3  # above the first step, for the stamp of a picture
 MOST_LINES = 3  # of one name
 DARK = "#333333"
 TIED = "\N{NO-BREAK SPACE}"  # between a number and what it counts
@@ -85,7 +86,7 @@ def layout(run: RunSummary) -> tuple[list[Box], list[Box], list[Box]]:
     counts = [_counts(table[table["step"] == name]) for name in names]
     steps: list[Box] = []
     left_out: list[Box] = []
-    top = free = 0.1  # `free`: from where on the right column is empty
+    top = free = HEAD  # `free`: from where on the right column is empty
     for place, (name, own) in enumerate(zip(names, counts, strict=True)):
         lost = counts[place - 1] - own if place else own * 0
         if lost.to_numpy().any():

@@ -194,7 +194,13 @@ def test_missing_values_are_counted_in_each_class(run: RunSummary) -> None:
     ages = {donor: 80.0 + facts.label for donor, facts in donors.items()}
     gaps = dict(zip(ages, [None, None, *list(ages.values())[2:]], strict=True))
     first = [donors[donor].label for donor in list(ages)[:2]]
-    told = text(changed(run, confounders={"age": ages, "pmi": gaps}), "missing")
+    own = dict.fromkeys(ages)  # of a text that is another one for every donor nothing is recorded
+    told = text(changed(run, confounders={"age": ages, "pmi": gaps, "library": own}), "missing")
+    assert "library of" not in told
+    assert "not counted: library" in told
+    assert (
+        text(changed(run, confounders={"age": ages}), "missing") == "no unknown value, in 1 columns of donors"
+    )
     for label, name, n in ((1, "High", 10), (0, "Not AD", 8)):
         k = first.count(label)
         assert f"{k} of {n} {name} donors ({100 * k / n:.1f} %)" in told

@@ -169,9 +169,11 @@ def preprocessing(run: RunSummary) -> Answer:
 
 
 def missing(run: RunSummary) -> Answer:
-    """Unknown values of donor columns, by class."""
+    """Unknown values of donor columns, by class; not of columns that the record holds no value of, which may
+    be names of nearly every donor's own."""
     facts = run.record.facts
-    table, label = facts.confounder_table, facts.donor_table["label"]
+    every, label = facts.confounder_table, facts.donor_table["label"]
+    table = every.loc[:, every.notna().any()]
     if table.empty:
         return unknown("which facts of donors are missing: this run has recorded none")
     gaps = table.isna().groupby(label.reindex(table.index)).agg(["sum", "size"])
@@ -180,11 +182,10 @@ def missing(run: RunSummary) -> Answer:
         for name in table
         if table[name].isna().any()
     ]
-    return Answer(
-        f"unknown values: {listing(rows, MOST)}"
-        if rows
-        else f"no unknown value in {table.shape[1]} columns of donors"
-    )
+    found = f"unknown values: {listing(rows, MOST)}" if rows else "no unknown value"
+    own = listing(every.columns.difference(table.columns), MOST)
+    besides = f"; not counted: {own}, unknown or another value for nearly every donor" if own else ""
+    return Answer(f"{found}, in {table.shape[1]} columns of donors{besides}")
 
 
 def _gap(run: RunSummary, gaps: pd.DataFrame, label: int) -> str:

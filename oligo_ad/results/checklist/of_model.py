@@ -84,12 +84,12 @@ def predictors(run: RunSummary) -> Answer:
 
 def judgement(run: RunSummary) -> Answer:
     """Whether a predictor is somebody's judgement."""
-    judged = [name for name in run.record.facts.covariates if name.partition("=")[0] not in MEASURED]
+    columns = run.record.facts.covariates
+    judged = [name for name in columns if name.partition("=")[0] not in MEASURED]
     if judged:
         return unknown(f"whether {listing(judged, MOST)} needed judgement, and whose")
-    return Answer(
-        "none: expression is counted" + (", covariates are facts" * bool(run.record.facts.covariates))
-    )
+    more = f", and {listing(columns, MOST)} are facts of donors" if columns else ""
+    return Answer(f"none: expression is counted{more}")
 
 
 def legitimate(run: RunSummary) -> Answer:

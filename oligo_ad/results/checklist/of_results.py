@@ -80,7 +80,7 @@ def uncertainty(run: RunSummary) -> Answer:
     text = f"donor AUROC {shown(run.evaluation.donors[MODEL].auroc)}. Interval: {INTERVAL_IS}"
     own = test(run)
     if own.status is Status.ANSWERED:
-        return Answer(f"{text}. {own.text}")
+        return Answer(f"{text}; {own.text}")
     return Answer(f"{text}. Test: not done in this run", Status.PART)
 
 
