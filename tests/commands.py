@@ -82,6 +82,7 @@ def _python(words: Sequence[str], folder: Path, output: Path, environment: dict[
             os.dup2(file.fileno(), stream)
     if words[0] == "-m":
         sys.argv = list(words[1:])
+        sys.path.insert(0, str(folder))
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = list(words)
@@ -191,13 +192,13 @@ def _compare(place: Workplace, command: str) -> None:
 
 def _benchmark(place: Workplace, command: str) -> None:
     """As small as it can be; where that is still long, it says what it is for."""
-    script, *options = shlex.split(command)[1:]
+    _, *words = shlex.split(command)
     one = ["--rounds", "1", "--only", "oligo_ad"]
     shorter = {
-        "batches.py": [] if "--step" in options else one,
-        "transformer.py": [*one, "--genes", "50", "--batch", "2"],
+        "benchmarks/batches.py": [] if "--step" in words else one,
+        "benchmarks/transformer.py": [*one, "--genes", "50", "--batch", "2"],
     }
-    place.python(script, *options, *shorter.get(Path(script).name, ["--help"]))
+    place.python(*words, *shorter.get(words[0], ["--help"]))
 
 
 def _tensorboard(place: Workplace, command: str) -> None:
@@ -269,7 +270,7 @@ RULES: dict[str, Callable[[Workplace, str], None]] = {
     r"python run\.py( .*)?": _run,
     r"accelerate launch run\.py( .*)?": _accelerate,
     r"python -m oligo_ad\.compare .*": _compare,
-    r"python benchmarks/\w+\.py( .*)?": _benchmark,
+    r"python (-m benchmarks\.\w+|benchmarks/\w+\.py)( .*)?": _benchmark,
     r"tensorboard --logdir \w+": _tensorboard,
 }
 
