@@ -23,7 +23,7 @@ from side_by_side import Job, main
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from oligo_ad.inputs.featurizers import StandardisedPanel, ragged
-from oligo_ad.inputs.loader import Donors, NucleusLoader, NucleusStore, Process
+from oligo_ad.inputs.loader import Donors, Draws, NucleusLoader, NucleusStore, Process
 from oligo_ad.models.mlp import MLP
 
 CELLS, GENES, DENSITY = 100_000, 2_000, 0.18
@@ -47,7 +47,7 @@ def our_loader() -> NucleusLoader:
     # As many donors as nuclei, so that each has the label that is compared.
     donors = Donors(np.arange(CELLS), LABEL, np.empty((CELLS, 0)))
     store = NucleusStore(featurizer, ragged(panel()), donors, torch.device("cpu"), Process())
-    return NucleusLoader(store, donors.of_nucleus)
+    return NucleusLoader(store, donors, Draws())
 
 
 def oligo_ad(options: argparse.Namespace) -> Job:

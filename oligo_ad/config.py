@@ -37,6 +37,8 @@ Comparator = Literal[
     "covariates",
     "depth",
     "pseudobulk",
+    "pls",
+    "axes",
     "covariates+pseudobulk",
     "composition",
     "gene_sets",
@@ -125,13 +127,15 @@ class AdaptConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelConfig:
-    """Featurizer, network and pool of a model; for a pretrained one, also the reader of its files."""
+    """Featurizer, network and pool of a model, and what is combined with them; for a pretrained one, also the
+    reader of its files."""
 
     name: str
     featurizer: Component
     network: Component
     pool: Component  # decides whether a sample is a nucleus or a donor
     adapt: AdaptConfig
+    views: dict[str, Component] = Field(default_factory=dict)  # other readers of a donor, combined with it
     reader: Component | None = None
     checkpoint: str | None = None  # the files of a pretrained model, as downloaded
     pretrained: bool | None = None  # false: its architecture with random weights; stamps every output
@@ -144,7 +148,7 @@ class FitConfig:
     epochs: Positive
     batch_size: Annotated[int, Field(ge=2)]  # samples per forward pass, over all processes together
     bag_size: Positive  # nuclei of a donor in a bag, drawn anew each epoch (where a donor is a sample)
-    bags: Positive  # bags of each donor in an epoch (where a donor is a sample)
+    bags: Positive  # bags of each donor in an epoch, on average (where a donor is a sample)
     accumulate: Positive  # forward passes per optimizer step
     optimizer: Component
     schedule: Component
@@ -155,6 +159,12 @@ class FitConfig:
     layer_decay: Annotated[float, Field(gt=0, le=1)]  # learning rate of a layer, as a share of the next one's
     log_every: Positive  # optimizer steps between reads of the loss from the device
     compile: bool  # torch.compile: about a minute at the start, then faster steps
+    # nucleus: an epoch is every nucleus once; donor: classes, and donors of a class, are drawn alike
+    sampling: Literal["nucleus", "donor"] = "nucleus"
+    nuclei: Positive | None = None  # drawn in an epoch of sampling=donor; null: as many as there are
+    keep: Literal["best", "last"] = "best"  # the epoch whose weights are kept; last: all epochs are trained
+    members: Positive = 1  # networks, each trained without another inner fold of the development donors
+    refit: bool = False  # train again on all development donors, for as many epochs as were kept
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

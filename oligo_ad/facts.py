@@ -35,12 +35,22 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class ReaderFacts:
+    """A reader of donors that is combined with others: its AUROC over the known donors, each of whom it had
+    left out, and its weight."""
+
+    auroc: Auroc
+    weight: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
 class FoldHistory:
     """How one fold was trained.
 
     `donors`: how many in each part. `threshold`: the probability from which a donor is called positive.
     `genes`: those that the model reads; `input`: what its featurizer reports. `parameters`: how many are
-    trained. `attention`: the kernels that ran. `seconds`: of the fold, baselines included.
+    trained. `attention`: the kernels that ran. `seconds`: of the fold, baselines included. `readers`: what is
+    combined, by name; empty where the network is alone.
     """
 
     fold: int
@@ -55,6 +65,7 @@ class FoldHistory:
     attention: list[str]
     seconds: float
     epochs: Annotated[list[Epoch], Field(min_length=1)]
+    readers: dict[str, ReaderFacts] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.optimize import minimize
 
-SURE = 1e-15  # the nearest to 0 or 1 that a probability is taken for
+from oligo_ad.baselines.linear import SURE
+
 PRIOR = 10.0  # donors of the rarer class that weigh as much as the equal weights, where two are combined
 
 

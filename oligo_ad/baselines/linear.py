@@ -15,27 +15,54 @@ from oligo_ad.storage.compiled import compiled
 
 PENALTIES = np.logspace(-5, 1, 7)  # inverse strengths C of the L2 penalty that are tried
 SMALLEST = 1e-9  # of the largest eigenvalue; below it is rounding
+SURE = 1e-15  # the nearest to 0 or 1 that a probability is taken for
 
 
 class Regressed(NamedTuple):
-    """Probabilities of class 1: `test` of other donors; `inner` of the known ones [K], each held out once."""
+    """Probabilities of class 1: `test` of other donors; `inner` of the known ones [K], each held out once.
+
+    `coefficients` [1 + R]: intercept and weights of the coordinates, which give the logit of `test`.
+    """
 
     test: np.ndarray
     inner: np.ndarray
+    coefficients: np.ndarray
+
+
+class Spanned(NamedTuple):
+    """Donors in few coordinates, and the way back to features.
+
+    `x` [D, R]. `dual` [K, R], `scale` by block: the weights of a block's features that do what weights w of
+    the coordinates do are scale · features of the known donors [K, F]ᵀ · dual · w.
+    """
+
+    x: np.ndarray
+    dual: np.ndarray
+    scale: list[float]
+
+
+def scaling(values_KF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and SD [F] of known donors' features; of a constant one, the SD is 1, and its scale stays."""
+    mean, sd = values_KF.mean(0), values_KF.std(0)
+    # What remains of equal values is rounding.
+    constant = sd <= 1e-12 * np.maximum(np.abs(mean), 1)
+    return mean, np.where(constant, 1.0, sd)
 
 
 def standardised(values_DF: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Columns with mean 0 and SD 1 over the known donors; a constant one keeps its scale."""
-    values_KF = values_DF[known]
-    mean, sd = values_KF.mean(0), values_KF.std(0)
-    # What remains of equal values is rounding.
-    constant = sd <= 1e-12 * np.maximum(np.abs(mean), 1)
-    scaled: np.ndarray = (values_DF - mean) / np.where(constant, 1.0, sd)
+    mean, sd = scaling(values_DF[known])
+    scaled: np.ndarray = (values_DF - mean) / sd
     return scaled
 
 
 def coordinates(blocks: list[np.ndarray], known: np.ndarray) -> np.ndarray:
-    """Donors [D, R] in as few coordinates as the known donors span; a ridge penalty sees no difference.
+    """Donors [D, R] in as few coordinates as the known donors span; see `spanned`."""
+    return spanned(blocks, known).x
+
+
+def spanned(blocks: list[np.ndarray], known: np.ndarray) -> Spanned:
+    """Donors in as few coordinates as the known donors span; a ridge penalty sees no difference.
 
     Args:
         blocks: standardised features [D, F]. Of several, each varies as much over the known donors as the
@@ -44,39 +71,69 @@ def coordinates(blocks: list[np.ndarray], known: np.ndarray) -> np.ndarray:
     """
     kernels = [block @ block[known].T for block in blocks]
     traces = [max(np.trace(kernel[known]), SMALLEST) for kernel in kernels]
-    kernel_DK = sum(kernel * (traces[0] / trace) for kernel, trace in zip(kernels, traces, strict=True))
+    scale = [float(traces[0] / trace) for trace in traces]
+    kernel_DK = sum(kernel * own for kernel, own in zip(kernels, scale, strict=True))
     value, vector = np.linalg.eigh(kernel_DK[known])
     kept = value > SMALLEST * max(value[-1], SMALLEST)
-    found: np.ndarray = kernel_DK @ (vector[:, kept] / np.sqrt(value[kept]))
-    return found
+    dual = vector[:, kept] / np.sqrt(value[kept])
+    return Spanned(kernel_DK @ dual, dual, scale)
 
 
-def regress(x_DR: np.ndarray, label: np.ndarray, known: np.ndarray, test: np.ndarray, seed: int) -> Regressed:
+def inner_folds(y: np.ndarray, seed: int, most: int = 5) -> np.ndarray | None:
+    """The number [K] of the inner fold that holds each known donor out; None where a class has one donor."""
+    n_inner = min(most, int(min(y.sum(), (1 - y).sum())))
+    if n_inner < 2:
+        return None
+    held_out = np.empty(len(y), np.int64)
+    folds = StratifiedKFold(n_inner, shuffle=True, random_state=seed)
+    for number, (_, own) in enumerate(folds.split(y, y)):
+        held_out[own] = number
+    return held_out
+
+
+def regress(
+    x_DR: np.ndarray, label: np.ndarray, known: np.ndarray, test: np.ndarray, held_out: np.ndarray | None
+) -> Regressed:
     """Fit known donors with the penalty that is best in inner folds of them, and predict the test donors.
 
     Args:
         x_DR: coordinates of all donors.
         label: [D] 0 or 1; only those of known donors are read.
         known, test: positions of donors.
-        seed: of the inner folds.
+        held_out: of `inner_folds`; where None, all are given the share of class 1.
     """
     x_KR, y = np.ascontiguousarray(x_DR[known]), label[known].astype(float)
-    n_inner = min(5, int(min(y.sum(), (1 - y).sum())))
-    if n_inner < 2:
-        return Regressed(np.full(len(test), y.mean()), np.full(len(known), y.mean()))
-    inner = StratifiedKFold(n_inner, shuffle=True, random_state=seed)
-    held_out = np.empty(len(known), np.int64)
-    for number, (_, own) in enumerate(inner.split(x_KR, y)):
-        held_out[own] = number
-    logit_PK = _held_out_logits(x_KR, y, held_out, n_inner, PENALTIES)
+    if held_out is None:
+        return share_of_positives(y, len(test), x_KR.shape[1])
+    logit_PK = _held_out_logits(x_KR, y, held_out, int(held_out.max()) + 1, PENALTIES)
     best = int(np.argmin([balanced_loss(sigmoid(logit), y) for logit in logit_PK]))
     coefficients = _fit(x_KR, y, PENALTIES[best], np.zeros(x_KR.shape[1] + 1))
-    return Regressed(sigmoid(x_DR[test] @ coefficients[1:] + coefficients[0]), sigmoid(logit_PK[best]))
+    return Regressed(
+        sigmoid(x_DR[test] @ coefficients[1:] + coefficients[0]), sigmoid(logit_PK[best]), coefficients
+    )
+
+
+def share_of_positives(y: np.ndarray, n_test: int, n_coordinates: int) -> Regressed:
+    """What can be said where a class has one donor."""
+    share = float(np.clip(y.mean(), SURE, 1 - SURE))
+    coefficients = np.concatenate([[np.log(share / (1 - share))], np.zeros(n_coordinates)])
+    return Regressed(np.full(n_test, share), np.full(len(y), share), coefficients)
+
+
+def logistic(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept that make a score the logit of class 1, both classes weighing the same.
+
+    The slope is that of a ridge regression on the standardised score with C = 1, so that a score which
+    separates a few donors does not become certainty.
+    """
+    mean, sd = float(score.mean()), max(float(score.std()), SMALLEST)
+    intercept, slope = _fit(((score - mean) / sd)[:, None], y, 1.0, np.zeros(2))
+    return float(slope / sd), float(intercept - slope * mean / sd)
 
 
 def balanced_loss(probability: np.ndarray, y: np.ndarray) -> float:
     """Log loss of probabilities of class 1, both classes weighing the same."""
-    bounded = np.clip(probability, 1e-15, 1 - 1e-15)
+    bounded = np.clip(probability, SURE, 1 - SURE)
     loss = -np.where(y == 1, np.log(bounded), np.log1p(-bounded))
     return float((loss[y == 1].mean() + loss[y == 0].mean()) / 2)
 

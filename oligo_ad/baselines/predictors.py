@@ -14,7 +14,8 @@ import pandas as pd
 from threadpoolctl import ThreadpoolController
 
 from oligo_ad.baselines.combine import mixed, stacked
-from oligo_ad.baselines.linear import Regressed, coordinates, regress, standardised
+from oligo_ad.baselines.linear import Regressed, coordinates, inner_folds, regress, standardised
+from oligo_ad.baselines.pls import best_expressed, partial_least_squares
 from oligo_ad.baselines.views import Views, centred_log_ratio
 from oligo_ad.data.covariates import fit_coding
 from oligo_ad.data.split import Fold
@@ -25,6 +26,8 @@ RIVALS = {
     "covariates": "logistic regression on age, sex and APOE alleles",
     "depth": "logistic regression on nuclei per donor, UMIs and genes per nucleus",
     "pseudobulk": "L2 logistic regression on the donor's summed counts, log CPM",
+    "pls": "partial least squares on the same counts, of the best expressed genes",
+    "axes": "L2 logistic regression on how a donor's nuclei lie along axes: mean, variance, skewness",
     "covariates+pseudobulk": "the same on both, each block with the same weight",
     "composition": "logistic regression on the shares of kinds of nuclei, as centred log ratios",
     "gene_sets": "logistic regression on the mean expression of sets of genes",
@@ -66,6 +69,7 @@ class Baselines:
         lacking = {
             "covariates": not views.covariates.shape[1],
             "covariates+pseudobulk": not views.covariates.shape[1],
+            "axes": views.spread is None,
             "composition": views.composition.shape[1] < 2,
             "gene_sets": not views.gene_sets.places,
         }
@@ -106,35 +110,46 @@ class Baselines:
         expressed = self._expressed(donors.known)
         genes = standardised(views.pseudobulk[:, expressed], donors.known)
         spanned = coordinates([genes], donors.known)
-        points = {"depth": self._spanned(views.depth.to_numpy(), donors), "pseudobulk": spanned}
+        points = {"depth": self._coordinates([views.depth.to_numpy()], donors), "pseudobulk": spanned}
         if "covariates" in self.names:
             coded = fit_coding(views.covariates, donors.names).apply(views.covariates).to_numpy(float)
             both = coordinates([spanned, standardised(coded, donors.known)], donors.known)
-            points = {"covariates": self._spanned(coded, donors)} | points | {"covariates+pseudobulk": both}
+            points = {"covariates": self._coordinates([coded], donors)} | points
+            points["covariates+pseudobulk"] = both
+        if views.spread:
+            points["axes"] = self._coordinates(list(views.spread(donors.names)), donors)
         if "composition" in self.names:
             shares = centred_log_ratio(views.composition.to_numpy(), donors.known)
-            points["composition"] = self._spanned(shares, donors)
+            points["composition"] = self._coordinates([shares], donors)
         if "gene_sets" in self.names:
-            points["gene_sets"] = self._spanned(views.gene_sets.scores(genes, expressed), donors)
-        return {name: self._regress(own, donors) for name, own in points.items()}
+            points["gene_sets"] = self._coordinates([views.gene_sets.scores(genes, expressed)], donors)
+        label, inner = self._label(), self._inner_folds(donors)
+        given = (label, donors.known, donors.test, inner)
+        found = {name: regress(own, *given) for name, own in points.items()}
+        best = best_expressed(views.pseudobulk[donors.known])
+        found["pls"] = partial_least_squares(self._coordinates([views.pseudobulk[:, best]], donors), *given)
+        return found
 
     def _pseudobulk(self, known: Iterable[str], test: Iterable[str]) -> Regressed:
         donors = _Donors.of(self.views.donors, known, test)
         values = self.views.pseudobulk[:, self._expressed(donors.known)]
-        return self._regress(self._spanned(values, donors), donors)
+        x_DR = self._coordinates([values], donors)
+        return regress(x_DR, self._label(), donors.known, donors.test, self._inner_folds(donors))
 
-    def _spanned(self, values_DF: np.ndarray, donors: "_Donors") -> np.ndarray:
+    def _coordinates(self, blocks_DF: list[np.ndarray], donors: "_Donors") -> np.ndarray:
         """Coordinates of donors by standardised features."""
-        return coordinates([standardised(values_DF, donors.known)], donors.known)
+        return coordinates([standardised(values, donors.known) for values in blocks_DF], donors.known)
 
     def _expressed(self, known: np.ndarray) -> np.ndarray:
         """Which genes most known donors express: one silent in most is noise times a large scale."""
         found: np.ndarray = (self.views.pseudobulk[known] > 0).sum(0) > len(known) / 2
         return found
 
-    def _regress(self, x_DR: np.ndarray, donors: "_Donors") -> Regressed:
-        label = self.label.reindex(self.views.donors).to_numpy()
-        return regress(x_DR, label, donors.known, donors.test, self.seed)
+    def _label(self) -> np.ndarray:
+        return self.label.reindex(self.views.donors).to_numpy()
+
+    def _inner_folds(self, donors: "_Donors") -> np.ndarray | None:
+        return inner_folds(self._label()[donors.known].astype(float), self.seed)
 
 
 @dataclass(frozen=True)

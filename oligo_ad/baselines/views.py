@@ -1,12 +1,15 @@
 """What baselines read of each donor: tables without a label in them, made once for all folds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from oligo_ad.baselines.gene_sets import GeneSets
 from oligo_ad.data.cohort import Cohort
+from oligo_ad.inputs.axes import Axes, Spread
 from oligo_ad.storage.expression import TARGET
 
 ZERO = 0.5  # nuclei counted for each level of a composition, so that none has the share 0
@@ -19,7 +22,8 @@ class Views:
     `covariates`: age, sex, APOE alleles, NaN where unknown; no columns where the file has none.
     `depth`: nuclei, genes and counts per nucleus, on the log scale. `pseudobulk` [donors, genes]: log
     expression of the summed counts. `composition`: nuclei of each kind; no columns where they are not known.
-    `gene_sets`: sets of genes, by their places.
+    `gene_sets`: sets of genes, by their places. `spread`: of nuclei along the axes of given donors; None
+    where nuclei are not at hand.
     """
 
     donors: pd.Index
@@ -28,6 +32,7 @@ class Views:
     pseudobulk: np.ndarray
     composition: pd.DataFrame
     gene_sets: GeneSets
+    spread: Callable[[tuple[str, ...]], Spread] | None = None
 
 
 def read_views(cohort: Cohort, covariates: pd.DataFrame, kinds: pd.DataFrame, gene_sets: GeneSets) -> Views:
@@ -41,10 +46,15 @@ def read_views(cohort: Cohort, covariates: pd.DataFrame, kinds: pd.DataFrame, ge
         donors=cohort.donors.index,
         covariates=covariates,
         depth=_depth(cohort),
-        pseudobulk=_pseudobulk(cohort),
+        pseudobulk=pseudobulk_of(cohort),
         composition=kinds,
         gene_sets=gene_sets,
+        spread=partial(_spread, cohort),
     )
+
+
+def _spread(cohort: Cohort, known: tuple[str, ...]) -> Spread:
+    return Axes().fit(cohort, known).spread(cohort)
 
 
 def centred_log_ratio(nuclei_DK: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -60,7 +70,7 @@ def centred_log_ratio(nuclei_DK: np.ndarray, known: np.ndarray) -> np.ndarray:
     return centred
 
 
-def _pseudobulk(cohort: Cohort) -> np.ndarray:
+def pseudobulk_of(cohort: Cohort) -> np.ndarray:
     """Log expression of each donor's summed counts; mean log values where there are no counts."""
     summed = cohort.sums.raw
     if cohort.expression.content == "counts":

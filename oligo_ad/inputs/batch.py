@@ -61,6 +61,19 @@ class Tokens(NamedTuple):
     values: Tensor
     keys: Tensor = torch.empty(0, dtype=torch.int64)
 
+    @classmethod
+    def of_dense(cls, values_NV: Tensor) -> "Tokens":
+        """Nuclei that all have the same values; see `whole`."""
+        n_nuclei, width = values_NV.shape
+        ids = torch.arange(width, dtype=torch.int16).repeat(n_nuclei)
+        return cls(torch.arange(n_nuclei + 1) * width, ids, values_NV.flatten())
+
+    def whole(self, rows_B: Tensor, width: int) -> Inputs:
+        """Some nuclei of which each has `width` values, ids from 0."""
+        values_BV = self.values.view(-1, width)[rows_B]
+        ids_BV = torch.arange(width, device=rows_B.device).expand_as(values_BV)
+        return Inputs(ids_BV, values_BV, torch.ones_like(values_BV, dtype=torch.bool))
+
     def to(self, device: torch.device) -> "Tokens":
         return Tokens(*(part.to(device) for part in self))
 

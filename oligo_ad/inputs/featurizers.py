@@ -190,12 +190,21 @@ def log_expression(cohort: Cohort) -> str:
     return f"ln(1 + counts per {TARGET:,})" if counts else "log expression as it is in the file"
 
 
+def places_of(cohort: Cohort, gene_names: list[str]) -> np.ndarray:
+    """Where the named genes are in a cohort.
+
+    Raises:
+        UserError: some are not there.
+    """
+    place = {name: i for i, name in enumerate(cohort.genes["name"])}
+    if missing := [name for name in gene_names if name not in place]:
+        raise UserError(f"{len(missing)} genes of the panel are not in this file: {listing(missing)}.")
+    return np.array([place[name] for name in gene_names], int)
+
+
 def _panel(cohort: Cohort, gene_names: list[str]) -> sp.csr_matrix:
     """Log values [nuclei, genes] of the named genes, in their order."""
-    position = {name: i for i, name in enumerate(cohort.genes["name"])}
-    if missing := [name for name in gene_names if name not in position]:
-        raise UserError(f"{len(missing)} genes of the panel are not in this file: {listing(missing)}.")
-    return cohort.log_values(np.array([position[name] for name in gene_names], int))
+    return cohort.log_values(places_of(cohort, gene_names))
 
 
 def ragged(values: sp.csr_matrix) -> Tokens:

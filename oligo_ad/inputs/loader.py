@@ -18,6 +18,7 @@ from oligo_ad.inputs.featurizers import Featurizer
 log = logging.getLogger(__name__)
 
 Sample = Literal["nucleus", "donor"]
+Sampling = Literal["nucleus", "donor"]
 WINDOW = 128  # batches within which nuclei of like length are brought together
 
 
@@ -66,6 +67,21 @@ class Loader(Protocol):
         """
 
 
+class Draws(NamedTuple):
+    """What an epoch draws.
+
+    `sampling`: `nucleus`: each nucleus once, or `bags` bags of each donor. `donor`: as many of either class,
+    donors of a class alike, so that neither a class nor a donor with many nuclei weighs more. `nuclei`: how
+    many, where nuclei are drawn by donor; None: as many as there are. `bag_size`: nuclei of a bag, or all of
+    a donor that has fewer; `bags`: of each donor on average.
+    """
+
+    sampling: Sampling = "nucleus"
+    nuclei: int | None = None
+    bag_size: int = 64
+    bags: int = 1
+
+
 class NucleusStore:
     """All nuclei of a cohort on one device, as tokens of a featurizer.
 
@@ -111,33 +127,49 @@ class NucleusLoader:
 
     Args:
         store: the nuclei.
-        donor: [nuclei], the place of each one's donor.
+        donors: theirs.
+        draws: of an epoch.
     """
 
     sample: Sample = "nucleus"
 
-    def __init__(self, store: NucleusStore, donor: np.ndarray) -> None:
-        self._store, self.donor = store, donor
-        self._donor = torch.from_numpy(donor)
+    def __init__(self, store: NucleusStore, donors: Donors, draws: Draws) -> None:
+        self._store, self._draws, self._label = store, draws, donors.label
+        self.donor = donors.of_nucleus
+        self._donor = torch.from_numpy(donors.of_nucleus)
 
     def samples_of(self, donors: np.ndarray) -> np.ndarray:
         return np.flatnonzero(np.isin(self.donor, donors))
 
     def epoch_size(self, samples: np.ndarray) -> int:
-        return len(samples)
+        by_donor = self._draws.sampling == "donor"
+        return self._draws.nuclei or len(samples) if by_donor else len(samples)
 
     def shuffled(self, samples: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """Where batches are padded, nuclei of like length share one: those of each `WINDOW` batches are
         sorted by length, cut into batches, and these are shuffled."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = torch.from_numpy(samples)[torch.randperm(len(samples), generator=generator)]
-        order = order[: len(samples) // batch_size * batch_size]
+        order = torch.from_numpy(self._drawn(samples, np.random.default_rng([seed, epoch])))
+        order = order[torch.randperm(len(order), generator=generator)]
+        order = order[: len(order) // batch_size * batch_size]
         for window in order.split(WINDOW * batch_size):
             if self._store.featurizer.padded:
                 window = window[self._store.lengths[window].argsort(stable=True)]
             batches = window.split(batch_size)
             for place in torch.randperm(len(batches), generator=generator).tolist():
                 yield self._own(batches[place], epoch)
+
+    def _drawn(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The nuclei of an epoch: all of them, or drawn with replacement by class, donor and nucleus."""
+        if self._draws.sampling == "nucleus":
+            return samples
+        donors, start, n_nuclei = np.unique(self.donor[samples], return_index=True, return_counts=True)
+        drawn = np.empty(self.epoch_size(samples), np.int64)
+        for value in (0, 1):
+            own = np.flatnonzero(self._label[donors] == value)
+            picked = rng.choice(own, len(drawn[value::2]))
+            drawn[value::2] = samples[start[picked] + rng.integers(n_nuclei[picked])]
+        return drawn
 
     def whole(self, samples: np.ndarray, batch_size: int) -> Iterator[list[Batch]]:
         for donor in np.unique(self.donor[samples]):
@@ -157,28 +189,27 @@ class BagLoader:
 
     Args:
         store: the nuclei.
-        donor: [nuclei], the place of each one's donor.
-        bag_size: nuclei of a bag in training, or all of a donor that has fewer.
-        bags: bags of each donor in an epoch.
+        donors: theirs.
+        draws: of an epoch.
     """
 
     sample: Sample = "donor"
 
-    def __init__(self, store: NucleusStore, donor: np.ndarray, bag_size: int, bags: int) -> None:
-        self._store, self._bag_size, self._bags = store, bag_size, bags
-        self.donor = np.arange(int(donor.max()) + 1)
-        self._rows = [np.flatnonzero(donor == one) for one in self.donor]
+    def __init__(self, store: NucleusStore, donors: Donors, draws: Draws) -> None:
+        self._store, self._draws, self._label = store, draws, donors.label
+        self._bag_size = draws.bag_size
+        self.donor = np.arange(int(donors.of_nucleus.max()) + 1)
+        self._rows = [np.flatnonzero(donors.of_nucleus == one) for one in self.donor]
 
     def samples_of(self, donors: np.ndarray) -> np.ndarray:
         return np.sort(donors)
 
     def epoch_size(self, samples: np.ndarray) -> int:
-        return len(samples) * self._bags
+        return len(samples) * self._draws.bags
 
     def shuffled(self, samples: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """A bag follows from (seed, epoch, donor) and its number among that donor's bags alone."""
-        rng = np.random.default_rng([seed, epoch])
-        order = [(donor, number) for number in range(self._bags) for donor in rng.permutation(samples)]
+        order = self._order(samples, np.random.default_rng([seed, epoch]))
         process = self._store.process
         for first in range(0, len(order) - batch_size + 1, batch_size):
             own = order[first : first + batch_size][process.rank :: process.world_size]
@@ -197,6 +228,16 @@ class BagLoader:
                 for first in range(0, len(rows), step)
             ]
 
+    def _order(self, samples: np.ndarray, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Donor and number of each bag of an epoch; drawn by donor, classes take turns."""
+        if self._draws.sampling == "nucleus":
+            bags = range(self._draws.bags)
+            return [(donor, number) for number in bags for donor in rng.permutation(samples)]
+        each = len(samples) * self._draws.bags // 2
+        of_classes = [samples[self._label[samples] == value] for value in (0, 1)]
+        turns = (_rounds(own, each, rng) for own in of_classes)
+        return [bag for pair in zip(*turns, strict=True) for bag in pair]
+
     def _drawn(self, donor: int, rng: np.random.Generator) -> np.ndarray:
         rows = self._rows[donor]
         return rng.choice(rows, self._bag_size, replace=False) if len(rows) > self._bag_size else rows
@@ -205,6 +246,12 @@ class BagLoader:
         sample = torch.from_numpy(np.repeat(np.arange(len(bags)), [len(bag) for bag in bags]))
         index = torch.tensor(donors)
         return self._store.batch(torch.from_numpy(np.concatenate(bags)), sample, index, index, epoch)
+
+
+def _rounds(donors: np.ndarray, n: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """`n` times a donor, and how often it came before: all of them, shuffled, again and again."""
+    rounds = range(-(-n // len(donors)))
+    return [(donor, number) for number in rounds for donor in rng.permutation(donors)][:n]
 
 
 def _filled(samples: Tensor, world_size: int) -> Tensor:

@@ -10,6 +10,7 @@ from oligo_ad.inputs.featurizers import Featurizer
 from oligo_ad.models.adapt import adapt
 from oligo_ad.models.classifier import Classifier, Network
 from oligo_ad.models.pretrained import Pretrained
+from oligo_ad.models.views import View
 
 CPU = torch.device("cpu")
 
@@ -28,6 +29,11 @@ def make_featurizer(
     given = {"pretrained": pretrained} if pretrained else {}
     made: Featurizer = component(model.featurizer, "model.featurizer")(cache=cache, device=device, **given)
     return made
+
+
+def make_views(model: ModelConfig) -> dict[str, View]:
+    """What is combined with the network of a model, by name."""
+    return {name: component(node, f"model.views.{name}")() for name, node in model.views.items()}
 
 
 def make_classifier(

@@ -69,6 +69,23 @@ class Classifier(nn.Module):
         return logit_S
 
 
+class Committee(nn.Module):
+    """The mean logit of several classifiers of one kind."""
+
+    def __init__(self, members: Sequence[Classifier]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    @property
+    def pool(self) -> Pool:
+        first = self.members[0]
+        assert isinstance(first, Classifier)
+        return first.pool
+
+    def forward(self, *parts: Batch) -> Tensor:
+        return torch.stack([member(*parts) for member in self.members]).mean(0)
+
+
 class Ignore(nn.Module):
     """The fusion of metadata=off: the vector as it is."""
 

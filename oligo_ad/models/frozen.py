@@ -105,18 +105,10 @@ class Frozen:
         return self
 
     def tokens(self, cohort: Cohort) -> Tokens:
-        values_CD = (torch.from_numpy(self._vectors(cohort)) - self.mean_D) / self.sd_D
-        n_nuclei, width = values_CD.shape
-        return Tokens(
-            torch.arange(n_nuclei + 1) * width,
-            torch.arange(width, dtype=torch.int16).repeat(n_nuclei),
-            values_CD.flatten(),
-        )
+        return Tokens.of_dense((torch.from_numpy(self._vectors(cohort)) - self.mean_D) / self.sd_D)
 
     def pack(self, tokens: Tokens, rows_B: Tensor, longest: int, epoch: int) -> Inputs:
-        values_BD = tokens.values.view(-1, self.n_ids)[rows_B]
-        ids_BD = torch.arange(self.n_ids, device=rows_B.device).expand_as(values_BD)
-        return Inputs(ids_BD, values_BD, torch.ones_like(values_BD, dtype=torch.bool))
+        return tokens.whole(rows_B, self.n_ids)
 
     def state(self) -> State:
         """Featurizer and network too, so that a saved model works without what they came from."""

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from oligo_ad.inputs.loader import Sample
 
+SMALLEST_VARIANCE = 1e-6
+
 
 class Pool(Protocol):
     """The interface of a pool: vectors of nuclei [B, D] → vectors of samples [S, size].
@@ -50,6 +52,25 @@ class Mean(nn.Module):
         ones_B = torch.ones_like(sample_B, dtype=torch.float32)
         total_SD = sum_by_sample(nucleus_BD.float(), sample_B, n_samples)
         return total_SD / sum_by_sample(ones_B, sample_B, n_samples)[:, None]
+
+
+class Moments(nn.Module):
+    """A donor is a sample: mean and standard deviation over the nuclei of its bag."""
+
+    sample: Sample = "donor"
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = 2 * size
+
+    def forward(self, nucleus_BD: Tensor, sample_B: Tensor, n_samples: int) -> Tensor:
+        values_BD = nucleus_BD.float()
+        number_S = sum_by_sample(torch.ones_like(sample_B, dtype=torch.float32), sample_B, n_samples)
+        mean_SD = sum_by_sample(values_BD, sample_B, n_samples) / number_S[:, None]
+        squares_SD = sum_by_sample((values_BD - mean_SD[sample_B]).square(), sample_B, n_samples)
+        # The root has no slope at 0, where all nuclei are alike.
+        sd_SD = (squares_SD / number_S[:, None] + SMALLEST_VARIANCE).sqrt()
+        return torch.cat([mean_SD, sd_SD], dim=-1)
 
 
 class Attention(nn.Module):

@@ -50,14 +50,18 @@ class NucleusMatrix:
 
     def columns(self, genes: np.ndarray) -> sp.csr_matrix:
         """The values of some genes [nuclei, len(genes)], columns in the order given: a canonical copy."""
+        found = self.unsorted_columns(genes)
+        found.sort_indices()
+        return found
+
+    def unsorted_columns(self, genes: np.ndarray) -> sp.csr_matrix:
+        """The same with the values of a nucleus in any order, in a fraction of the time."""
         place_of = np.full(len(self.stored_as), -1, np.int32)
         place_of[self.stored_as[genes]] = np.arange(len(genes), dtype=np.int32)
         indptr = count_wanted(self.starts, self.stops, self.indices, place_of)
         values, places = np.empty(indptr[-1], np.float32), np.empty(indptr[-1], np.int32)
         copy_wanted(self.starts, self.stops, self.indices, self.data, place_of, places, values)
-        found = sp.csr_matrix((values, places, indptr), shape=(self.shape[0], len(genes)))
-        found.sort_indices()
-        return found
+        return sp.csr_matrix((values, places, indptr), shape=(self.shape[0], len(genes)))
 
     def save(self, folder: Path) -> None:
         """Write the order of nuclei and genes beside the values, which are in the folder already."""

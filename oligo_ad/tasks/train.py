@@ -23,10 +23,11 @@ from oligo_ad.data.lockbox import open_box
 from oligo_ad.data.overlap import people_of, person
 from oligo_ad.data.split import Fold, write_split
 from oligo_ad.errors import UserError
-from oligo_ad.facts import PARTS, DonorFacts, Epoch, FoldHistory, RunFacts, Source
+from oligo_ad.facts import PARTS, DonorFacts, Epoch, FoldHistory, ReaderFacts, RunFacts, Source
 from oligo_ad.faults import writing
 from oligo_ad.inputs.loader import Sample
 from oligo_ad.models.build import make_classifier, make_featurizer
+from oligo_ad.models.combination import NETWORK
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
 from oligo_ad.record import BASELINES, FOLDS, LOCKBOX, MATCHED, PERMUTATIONS, SPLIT, Record
 from oligo_ad.results.calibration import fold_line
@@ -38,9 +39,9 @@ from oligo_ad.results.tracking import track
 from oligo_ad.scores import probability_of
 from oligo_ad.tasks.permute import check_permutations, refit_permuted
 from oligo_ad.training.checkpoint import save_bundle
-from oligo_ad.training.fit import Fitted
 from oligo_ad.training.fold_model import FoldModel, prepare_model
 from oligo_ad.training.machine import make_accelerator, seed_everything, start_tracker
+from oligo_ad.training.members import Trained
 from oligo_ad.training.optimizer import make_optimizer
 
 log = logging.getLogger(__name__)
@@ -202,7 +203,7 @@ def train_fold(
         log.warning("%s (attention runs on: %s)", SLOW_ATTENTION, ", ".join(kernels))
     fitted = model.fit(f"fold_{fold.number}/" if len(run.contrast.folds) > 1 else "", watch)
     parts = (part for part in PARTS if not (is_trial and part == TEST))
-    logits = {part: model.logits(fitted.model, part) for part in parts}
+    logits = {part: model.logits(fitted, part) for part in parts}
     _check_finite(logits, fold, run.config)
     run.accelerator.free_memory()
     more = {} if is_trial else _of_test_donors(run, model, fitted, logits)
@@ -212,35 +213,42 @@ def train_fold(
         with writing(run.record.folder), run.record.fold(fold.number) as writer:
             if not is_trial:
                 calibration = _calibration(run, model, fitted, logits[VALIDATION])
-                save_bundle(model.bundle(threshold, calibration), writer.model)
+                save_bundle(model.bundle(fitted, threshold, calibration), writer.model)
             writer.write(history, model.predictions(logits), more)
     return history
 
 
 def _of_test_donors(
-    run: Run, model: FoldModel, fitted: Fitted, logits: dict[str, np.ndarray]
+    run: Run, model: FoldModel, fitted: Trained, logits: dict[str, np.ndarray]
 ) -> dict[str, pd.DataFrame]:
     """What else is predicted of test donors: tables by the names of their files."""
     found, fold, contrast = {}, model.fold, run.contrast
     if run.matched:
         own = run.matched.of(fold.test)
-        found[MATCHED] = model.predict_others(fitted.model, own, contrast.covariates.values)
+        found[MATCHED] = model.predict_others(fitted, own, contrast.covariates.values)
     if run.config.split.open_lockbox:
         covariates = contrast.covariates_of_box(run.config.metadata.columns)
         own = contrast.prepared.of(contrast.box.index)
-        found[LOCKBOX] = model.predict_others(fitted.model, own, covariates)
+        found[LOCKBOX] = model.predict_others(fitted, own, covariates)
     if run.baselines and run.writes:
-        found[BASELINES] = _scored(run.baselines, model, logits)
+        found[BASELINES] = _scored(run.baselines, model, fitted, logits)
     if run.of_box and run.writes:
         scored = run.of_box.score(replace(fold, test=tuple(contrast.box.index)))
         found[LOCKBOX] = found[LOCKBOX].merge(scored.drop(columns="fold"), on="donor")
     return found
 
 
-def _scored(baselines: Baselines, model: FoldModel, logits: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Probabilities of the baselines, and of the model together with one of them, for the test donors."""
+def _scored(
+    baselines: Baselines, model: FoldModel, fitted: Trained, logits: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """Probabilities for the test donors: of the baselines, of the model together with one of them, and of its
+    network alone, where that is combined with other views."""
     own = model.donor_scores({part: logits[part] for part in (VALIDATION, TEST)})
-    return baselines.score(model.fold).assign(**{ENSEMBLE: baselines.ensemble(model.fold, own)})
+    table = baselines.score(model.fold).assign(**{ENSEMBLE: baselines.ensemble(model.fold, own)})
+    if not fitted.readers:
+        return table
+    network = model.donor_scores({TEST: model.network_logits(fitted, TEST)})
+    return table.assign(**{NETWORK: network[table["donor"]].to_numpy()})
 
 
 def finish(run: Run, objective: dict[str, object] | None = None) -> float | None:
@@ -287,7 +295,7 @@ def _threshold(config: Config, model: FoldModel, logit: np.ndarray) -> float:
 
 
 def _calibration(
-    run: Run, model: FoldModel, fitted: Fitted, validation: np.ndarray
+    run: Run, model: FoldModel, fitted: Trained, validation: np.ndarray
 ) -> dict[str, float] | None:
     """What makes donor scores probabilities, by the logits of validation donors; None if not asked for."""
     how, label = run.config.evaluation.calibration, run.contrast.labels.of_donor
@@ -300,7 +308,7 @@ def _calibration(
 
 
 def _history(
-    model: FoldModel, fitted: Fitted, kernels: list[str], threshold: float, seconds: float
+    model: FoldModel, fitted: Trained, kernels: list[str], threshold: float, seconds: float
 ) -> FoldHistory:
     return FoldHistory(
         fold=model.fold.number,
@@ -311,11 +319,20 @@ def _history(
         threshold=threshold,
         genes=model.featurizer.gene_names,
         input=model.featurizer.facts(),
-        parameters=sum(p.numel() for p in model.classifier.parameters() if p.requires_grad),
+        parameters=sum(p.numel() for one in model.members for p in one.parameters() if p.requires_grad),
         attention=kernels,
+        readers=_readers(fitted),
         seconds=seconds,
         epochs=list(fitted.history),
     )
+
+
+def _readers(fitted: Trained) -> dict[str, ReaderFacts]:
+    if not (readers := fitted.readers):
+        return {}
+    found = readers.combination
+    of_each = zip(readers.names, found.auroc.tolist(), found.weight.tolist(), strict=True)
+    return {name: ReaderFacts(auroc, weight) for name, auroc, weight in of_each}
 
 
 def _facts(run: Run) -> RunFacts:

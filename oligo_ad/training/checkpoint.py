@@ -19,8 +19,9 @@ from oligo_ad.config import Component, ModelConfig
 from oligo_ad.data.covariates import Coding
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.featurizers import Featurizer
-from oligo_ad.models.build import CPU, make_classifier, make_featurizer
-from oligo_ad.models.classifier import Classifier
+from oligo_ad.models.build import CPU, make_classifier, make_featurizer, make_views
+from oligo_ad.models.classifier import Classifier, Committee
+from oligo_ad.models.combination import Readers, restored
 from oligo_ad.models.pretrained import Pretrained
 from oligo_ad.storage.shelf import published
 
@@ -48,12 +49,14 @@ class Usage:
 class Bundle:
     """A trained model with all that prediction needs.
 
-    `genes`: name, symbol and Ensembl id of each gene that the featurizer reads. `covariates`: names of the
-    donor columns that the model is given; `coding`: how these become inputs. `model`, `fusion`: its
-    components, as configured. `pretrained`: the model it started from, without its weights.
+    `classifier`: one, or a committee of members. `readers`: what it is combined with. `genes`: name, symbol
+    and Ensembl id of each gene that the featurizer reads. `covariates`: names of the donor columns that the
+    model is given; `coding`: how these become inputs. `model`, `fusion`: its components, as configured.
+    `pretrained`: the model it started from, without its weights.
     """
 
-    classifier: Classifier
+    classifier: Classifier | Committee
+    readers: Readers | None
     featurizer: Featurizer
     genes: pd.DataFrame
     covariates: tuple[str, ...]
@@ -68,8 +71,14 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
     """Write `path` whole or not at all."""
     tensors = {f"classifier.{k}": v for k, v in bundle.classifier.state_dict().items()}
     tensors |= {f"featurizer.{k}": v for k, v in bundle.featurizer.state().items()}
-    coding, pretrained = bundle.coding, bundle.pretrained
+    coding, pretrained, readers = bundle.coding, bundle.pretrained, bundle.readers
+    if readers:
+        tensors |= {f"combination.{k}": v for k, v in readers.combination.state().items()}
+        for name, view in readers.views.items():
+            tensors |= {f"views.{name}.{k}": v for k, v in view.state().items()}
     about = {
+        "members": len(bundle.classifier.members) if isinstance(bundle.classifier, Committee) else 1,
+        "views": {name: view.gene_names for name, view in readers.views.items()} if readers else {},
         "model": asdict(replace(bundle.model, checkpoint=None)),
         "fusion": bundle.fusion,
         "gene_names": bundle.featurizer.gene_names,
@@ -123,11 +132,14 @@ def _assemble(
         sd=pd.Series(known["sd"], dtype=float),
         with_unknown=tuple(known["with_unknown"]),
     )
-    classifier = make_classifier(model, about["fusion"], pretrained, featurizer.n_ids, coding.size)
+    sizes = (about["fusion"], pretrained, featurizer.n_ids, coding.size)
+    made = [make_classifier(model, *sizes) for _ in range(about.get("members", 1))]
+    classifier = Committee(made) if len(made) > 1 else made[0]
     classifier.load_state_dict(_part(tensors, "classifier."))
     usage = about["usage"]
     return Bundle(
         classifier=classifier.eval(),
+        readers=_readers(model, about.get("views", {}), tensors),
         featurizer=featurizer,
         genes=pd.DataFrame(about["genes"], dtype=object),
         covariates=tuple(known["names"]),
@@ -137,6 +149,17 @@ def _assemble(
         fusion=about["fusion"],
         pretrained=pretrained,
     )
+
+
+def _readers(
+    model: ModelConfig, gene_names: dict[str, list[str]], tensors: dict[str, torch.Tensor]
+) -> Readers | None:
+    if not gene_names:
+        return None
+    views = make_views(model)
+    for name, view in views.items():
+        view.restore(gene_names[name], _part(tensors, f"views.{name}."))
+    return Readers(views, restored(_part(tensors, "combination.")))
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

@@ -30,7 +30,10 @@ EVALUATION_BATCH = 4  # times the training batch: without gradients there is roo
 
 
 class Samples(NamedTuple):
-    """Training and validation samples, by places in the loader; `label` [samples of the loader]."""
+    """Training and validation samples, by places in the loader; `label` [samples of the loader].
+
+    There may be no validation samples where all epochs are trained.
+    """
 
     train: np.ndarray
     validation: np.ndarray
@@ -39,7 +42,11 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model with the weights of its best epoch, and the history of its training."""
+    """A trained model with the weights of the epoch that was kept, and the history of its training.
+
+    `pos_weight`: how much more a positive sample counts than a negative one, by its weight in the loss or by
+    being drawn more often.
+    """
 
     model: nn.Module
     history: tuple[Epoch, ...]
@@ -56,8 +63,11 @@ def fit(
     accelerator: Accelerator,
     name: str,
     watch: Callable[[Epoch], None] = lambda epoch: None,
+    epochs: int | None = None,
 ) -> Fitted:
     """Train until the epochs are over or validation donors stop improving; keep the best epoch.
+
+    With `fit.keep=last` all epochs are trained, and validation donors decide nothing.
 
     Args:
         classifier: Batch → logit [S].
@@ -68,29 +78,36 @@ def fit(
         accelerator: device, precision and processes.
         name: prefix of logged values, empty or such as `fold_2/`.
         watch: called after each epoch; may raise to end the training.
+        epochs: train so many, of the learning rates of `fit.epochs`, and keep the last.
 
     Raises:
         UserError: too few samples for one batch, or a loss that is not finite.
     """
     pos_weight = _pos_weight(samples, config)
     batch_size, per_epoch = _steps(loader.epoch_size(samples.train), config, accelerator)
-    step = make_step(classifier, config, per_epoch * config.epochs, pos_weight, accelerator, name)
+    # Where classes are drawn alike, that is their weight already.
+    loss_weight = pos_weight / (_balance(samples) if config.sampling == "donor" else 1)
+    step = make_step(classifier, config, per_epoch * config.epochs, loss_weight, accelerator, name)
+    keeps_last = bool(epochs) or config.keep == "last"
     best = _Best(accelerator.unwrap_model(step.model), config.monitor)
     history: list[Epoch] = []
-    for number in range(1, config.epochs + 1):
+    for number in range(1, (epochs or config.epochs) + 1):
         every = loader.shuffled(samples.train, batch_size, seed, number)
         n_batches = per_epoch * config.accumulate
         rate = _train_epoch(step, islice(every, n_batches), n_batches * batch_size, batch_size, number)
         validation = _validate(step.model, loader, samples, batch_size, pos_weight, accelerator)
         history.append(Epoch(epoch=number, **step.end_epoch(), **validation, nuclei_per_second=rate))
         _log(history[-1], loader.sample, accelerator, name)
-        best.compare(history[-1])
         watch(history[-1])
+        if keeps_last:
+            continue
+        best.compare(history[-1])
         if number - best.epoch >= config.patience:
             log.info("%sstopped: no better %s for %d epochs", name, config.monitor, config.patience)
             break
-    best.restore()
-    return Fitted(step.model, tuple(history), best.epoch, pos_weight)
+    if not keeps_last:
+        best.restore()
+    return Fitted(step.model, tuple(history), len(history) if keeps_last else best.epoch, pos_weight)
 
 
 class _Best:
@@ -141,6 +158,11 @@ def donor_means(values: np.ndarray, donor: np.ndarray) -> tuple[np.ndarray, np.n
 def _pos_weight(samples: Samples, config: FitConfig) -> float:
     if config.pos_weight != "auto":
         return float(config.pos_weight)
+    return _balance(samples)
+
+
+def _balance(samples: Samples) -> float:
+    """Negative for each positive training sample."""
     positive = samples.label[samples.train].mean()
     return float((1 - positive) / positive)
 
@@ -163,6 +185,8 @@ def _validate(
     accelerator: Accelerator,
 ) -> dict[str, float]:
     own = samples.validation
+    if not len(own):
+        return dict.fromkeys(("loss", "cell_auroc", "donor_auroc"), float("nan"))
     logit = predict(model, loader, own, EVALUATION_BATCH * batch_size, accelerator)
     label, probability = samples.label[own], probability_of(logit)
     if not np.isfinite(probability).all():

@@ -9,7 +9,16 @@ from torch import nn
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.covariates import encode
 from oligo_ad.inputs.featurizers import Featurizer
-from oligo_ad.inputs.loader import BagLoader, Donors, Loader, NucleusLoader, NucleusStore, Process, Sample
+from oligo_ad.inputs.loader import (
+    BagLoader,
+    Donors,
+    Draws,
+    Loader,
+    NucleusLoader,
+    NucleusStore,
+    Process,
+    Sample,
+)
 from oligo_ad.training.checkpoint import Bundle
 
 
@@ -18,7 +27,7 @@ def make_loader(
     featurizer: Featurizer,
     sample: Sample,
     donors: Donors,
-    bags: tuple[int, int],
+    draws: Draws,
     accelerator: Accelerator,
 ) -> Loader:
     """Batches of a cohort for a model.
@@ -28,15 +37,13 @@ def make_loader(
         featurizer: fitted.
         sample: what a sample of the model is.
         donors: see `donors_of`.
-        bags: nuclei of a bag, and bags of a donor in an epoch, where donors are predicted.
+        draws: of an epoch of training.
         accelerator: device and processes.
     """
     process = Process(accelerator.process_index, accelerator.num_processes)
     tokens = featurizer.tokens(cohort)
     store = NucleusStore(featurizer, tokens, donors, accelerator.device, process)
-    if sample == "donor":
-        return BagLoader(store, donors.of_nucleus, *bags)
-    return NucleusLoader(store, donors.of_nucleus)
+    return (BagLoader if sample == "donor" else NucleusLoader)(store, donors, draws)
 
 
 def donors_of(cohort: Cohort, label: pd.Series | None, metadata: pd.DataFrame) -> Donors:
@@ -85,9 +92,13 @@ def predict_cohort(bundle: Bundle, cohort: Cohort, accelerator: Accelerator) -> 
     metadata = bundle.coding.apply(encode(cohort.donors, bundle.covariates))
     donors, usage = donors_of(cohort, None, metadata), bundle.usage
     sample = bundle.classifier.pool.sample
-    loader = make_loader(cohort, bundle.featurizer, sample, donors, (usage.bag_size, 1), accelerator)
+    loader = make_loader(
+        cohort, bundle.featurizer, sample, donors, Draws(bag_size=usage.bag_size), accelerator
+    )
     samples = loader.samples_of(np.arange(len(cohort.donors)))
     model = accelerator.prepare(bundle.classifier)
-    return prediction_table(
-        cohort, loader, samples, predict(model, loader, samples, usage.batch_size, accelerator)
-    )
+    logit = predict(model, loader, samples, usage.batch_size, accelerator)
+    if bundle.readers:
+        network = pd.Series(logit, cohort.donors.index[samples])
+        logit = bundle.readers.logits(network, cohort, bundle.featurizer).to_numpy()
+    return prediction_table(cohort, loader, samples, logit)

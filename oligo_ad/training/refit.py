@@ -62,7 +62,7 @@ class Refit:
         seed_everything(self.config.seed, fold.number)
         model = prepare_model(self.config, contrast, fold, self.pretrained, accelerator)
         fitted = model.fit("", lambda epoch: None)
-        logits = {part: model.logits(fitted.model, part) for part in ("validation", "test")}
+        logits = {part: model.logits(fitted, part) for part in ("validation", "test")}
         accelerator.free_memory()
         if not all(np.isfinite(own).all() for own in logits.values()):
             raise UserError(f"predictions of fold {fold.number} are not finite")

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 from oligo_ad.baselines import linear
-from oligo_ad.baselines.linear import PENALTIES, coordinates, regress, standardised
+from oligo_ad.baselines.linear import PENALTIES, coordinates, inner_folds, regress, standardised
 
 
 def donors(seed: int, n_positive: int, n_negative: int, n_features: int, shift: float):
@@ -22,6 +22,10 @@ def donors(seed: int, n_positive: int, n_negative: int, n_features: int, shift: 
     values[:, 0] += shift * label * values[:, 0].std()
     known = np.sort(np.concatenate([rng.permutation(np.flatnonzero(label == c))[:-2] for c in (0, 1)]))
     return values, label, known, np.setdiff1d(np.arange(len(label)), known)
+
+
+def folds(label, known):
+    return inner_folds(label[known].astype(float), seed=0)
 
 
 def chosen_by_sklearn(values, label, known, seed):
@@ -44,7 +48,7 @@ def chosen_by_sklearn(values, label, known, seed):
 def test_probabilities_are_those_of_scikit_learn(n_features: int, shift: float) -> None:
     values, label, known, test = donors(n_features, 14, 8, n_features, shift)
     x = coordinates([standardised(values, known)], known)
-    found = regress(x, label, known, test, seed=0)
+    found = regress(x, label, known, test, folds(label, known))
     other = chosen_by_sklearn(values, label, known, 0)
     expected = other.predict_proba(StandardScaler().fit(values[known]).transform(values[test]))[:, 1]
     assert found.test == pytest.approx(expected, abs=1e-6)
@@ -82,7 +86,7 @@ def test_nothing_of_other_donors_moves_what_is_fitted() -> None:
     other, flipped = values.copy(), label.copy()
     other[test[0]], flipped[test] = 1e6, 1 - label[test]
     first, second = (
-        regress(coordinates([standardised(v, known)], known), own, known, test, 0)
+        regress(coordinates([standardised(v, known)], known), own, known, test, folds(own, known))
         for v, own in ((values, label), (other, flipped))
     )
     assert first.test[1:].tolist() == second.test[1:].tolist()
@@ -94,7 +98,8 @@ def test_the_inner_probabilities_of_a_donor_do_not_follow_its_own_label() -> Non
     auroc = []
     for seed in range(20):
         values, label, known, test = donors(seed, 14, 14, 200, 0.0)
-        found = regress(coordinates([standardised(values, known)], known), label, known, test, 0)
+        x = coordinates([standardised(values, known)], known)
+        found = regress(x, label, known, test, folds(label, known))
         own = label[known]
         auroc.append((found.inner[own == 1][:, None] > found.inner[own == 0]).mean())
     assert np.mean(auroc) < 0.6
@@ -104,12 +109,13 @@ def test_the_inner_probabilities_of_a_donor_do_not_follow_its_own_label() -> Non
 def test_a_single_known_donor_of_a_class_leaves_its_share(n_positive: int, n_negative: int) -> None:
     values, label, known, test = donors(0, n_positive, n_negative, 5, 1.0)
     x = coordinates([standardised(values, known)], known)
-    found = regress(x, label, known, test, seed=0)
+    found = regress(x, label, known, test, folds(label, known))
     assert set(found.test) == {label[known].mean()}
 
 
 def test_features_that_are_constant_among_known_donors_tell_nothing() -> None:
     values, label, known, test = donors(0, 12, 8, 3, 1.0)
     values[known] = 7.1
-    found = regress(coordinates([standardised(values, known)], known), label, known, test, 0)
+    x = coordinates([standardised(values, known)], known)
+    found = regress(x, label, known, test, folds(label, known))
     assert found.test == pytest.approx(np.full(len(test), 0.5))

@@ -16,6 +16,7 @@ from oligo_ad.inputs.featurizers import ExpressedPanel, StandardisedPanel
 from oligo_ad.inputs.loader import (
     BagLoader,
     Donors,
+    Draws,
     NucleusLoader,
     NucleusStore,
     Process,
@@ -51,12 +52,14 @@ def make_store(cohort: Cohort, donors: Donors) -> Callable[..., NucleusStore]:
 
 @pytest.fixture(scope="module")
 def loader(make_store: Callable[..., NucleusStore], donors: Donors) -> Make:
-    return lambda rank=0, of=1: NucleusLoader(make_store(rank, of), donors.of_nucleus)
+    return lambda rank=0, of=1: NucleusLoader(make_store(rank, of), donors, Draws())
 
 
 @pytest.fixture(scope="module")
 def bags(make_store: Callable[..., NucleusStore], donors: Donors) -> MakeBags:
-    return lambda rank=0, of=1, size=5, n=3: BagLoader(make_store(rank, of), donors.of_nucleus, size, n)
+    return lambda rank=0, of=1, size=5, n=3, how="nucleus": BagLoader(
+        make_store(rank, of), donors, Draws(how, bag_size=size, bags=n)
+    )
 
 
 def samples_of(batches: list[Batch]) -> list[list[int]]:
@@ -103,7 +106,8 @@ def many_lengths(padded: bool) -> tuple[NucleusLoader, np.ndarray]:
     # Only lengths matter here: every nucleus reads the same few values.
     tokens = Tokens(torch.from_numpy(offsets), torch.zeros(1), torch.zeros(1))
     of_one = Donors(length * 0, np.zeros(1), np.zeros((1, 0)))
-    return NucleusLoader(NucleusStore(featurizer, tokens, of_one, CPU, Process()), of_one.of_nucleus), length
+    store = NucleusStore(featurizer, tokens, of_one, CPU, Process())
+    return NucleusLoader(store, of_one, Draws()), length
 
 
 def lengths_of_batches(padded: bool, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
@@ -200,7 +204,7 @@ def test_a_nucleus_without_a_gene_of_the_panel_is_an_empty_set(cohort: Cohort, d
     store = NucleusStore(
         featurizer, featurizer.tokens(bare), donors._replace(metadata=np.zeros((9, 0))), CPU, Process()
     )
-    ((batch,),) = NucleusLoader(store, donors.of_nucleus).whole(np.array([0]), 4)
+    ((batch,),) = NucleusLoader(store, donors, Draws()).whole(np.array([0]), 4)
     assert batch.mask.tolist() == [[False]]
     assert batch.metadata.shape == (1, 0)
 

@@ -25,6 +25,7 @@ def checkpoint(tmp_path: Path) -> Path:
     nothing = pd.Series(dtype=float)
     bundle = Bundle(
         classifier=make_classifier(config.model, fusion, None, featurizer.n_ids, 0),
+        readers=None,
         featurizer=featurizer,
         genes=pd.DataFrame({"name": featurizer.gene_names, "symbol": None, "ensembl": "ENSG00000000001"}),
         covariates=(),

@@ -18,9 +18,11 @@ from oligo_ad.data.contrast import Contrast
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.scores import probability_of
 from oligo_ad.training import step
-from oligo_ad.training.fit import Fitted, donor_means
+from oligo_ad.training.fit import donor_means
 from oligo_ad.training.fold_model import FoldModel, prepare_model
 from oligo_ad.training.machine import make_accelerator, seed_everything
+from oligo_ad.training.members import Trained
+from oligo_ad.training.predict import predict
 from oligo_ad.training.schedule import warmup_cosine
 from tests import builders
 from tests.builders import answer, atlas, configuration, contrast
@@ -62,7 +64,7 @@ def settings(*overrides: str) -> Config:
     return configuration("model.network.hidden=[]", "model.featurizer.genes=all", *overrides)
 
 
-def train(model: FoldModel) -> Fitted:
+def train(model: FoldModel) -> Trained:
     return model.fit("", lambda epoch: None)
 
 
@@ -76,7 +78,7 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
 LONG = ("fit.epochs=12", "fit.optimizer.lr=0.02", "seed=2")
 
 
-def by_monitor(make: Callable[..., FoldModel], monitor: str, patience: int = 12) -> tuple[FoldModel, Fitted]:
+def by_monitor(make: Callable[..., FoldModel], monitor: str, patience: int = 12) -> tuple[FoldModel, Trained]:
     model = make(*LONG, f"fit.monitor={monitor}", f"fit.patience={patience}")
     return model, train(model)
 
@@ -99,11 +101,11 @@ def test_monitors_disagree_about_the_best_epoch(make: Callable[..., FoldModel]) 
     assert len({tuple(epoch.loss for epoch in fitted.history) for fitted in fits}) == 1
 
 
-def validated(model: FoldModel, fitted: Fitted) -> dict[str, float]:
+def validated(model: FoldModel, fitted: Trained) -> dict[str, float]:
     """What the kept weights reach on validation donors, by scikit-learn."""
     own = model.samples["validation"]
     label, donor = model.label[own], model.loader.donor[own]
-    probability = probability_of(model.logits(fitted.model, "validation"))
+    probability = probability_of(model.logits(fitted, "validation"))
     ids = np.unique(donor)
     of_donors = [probability[donor == one].mean() for one in ids]
     weight = np.where(label == 1, fitted.pos_weight, 1.0)
@@ -138,7 +140,7 @@ def test_no_clip_leaves_the_gradient_and_a_clip_shortens_it_to_its_norm(
     moved, norms = {}, {}
     for clip in ("null", "0.01", "1000"):
         model = make(*ONE_STEP, f"fit.clip={clip}")
-        before = weights(model.classifier)
+        before = weights(model.members[0])
         fitted = train(model)
         moved[clip] = weights(fitted.model) - before
         norms[clip] = fitted.history[0].gradient_norm
@@ -158,7 +160,8 @@ def test_positive_samples_weigh_what_is_asked_or_what_balances_the_classes(
     n_positive, n_negative = int(label.sum()), int((1 - label).sum())
     assert n_positive != n_negative
     wanted = n_negative / n_positive if given == "auto" else float(given)
-    probability = probability_of(model.logits(model.classifier, "train"))
+    before = predict(model.members[0], model.loader, model.samples["train"], 64, model.accelerator)
+    probability = probability_of(before)
     by_sample = -np.where(label == 1, wanted * np.log(probability), np.log(1 - probability))
     fitted = train(model)
     assert fitted.pos_weight == pytest.approx(wanted)
@@ -276,7 +279,7 @@ def test_every_epoch_and_seed_shows_training_samples_alone_in_an_order_of_its_ow
             modes.append((module.training, torch.is_grad_enabled()))
             seen.extend([tuple(batches[0].index.tolist())] if module.training else [])
 
-        model.classifier.register_forward_pre_hook(watch)
+        model.members[0].register_forward_pre_hook(watch)
         train(model)
         # Dropout and batch norm go with gradients, in every epoch.
         assert set(modes) == {(True, True), (False, False)}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.inputs.batch import Batch
 from oligo_ad.inputs.featurizers import StandardisedPanel
-from oligo_ad.inputs.loader import Loader
+from oligo_ad.inputs.loader import Draws, Loader
 from oligo_ad.training.predict import donors_of, make_loader, predict, prediction_table
 from tests import builders
 
@@ -30,7 +30,7 @@ def metadata(cohort: Cohort) -> pd.DataFrame:
 def loader(cohort: Cohort, sample: str) -> Loader:
     featurizer = StandardisedPanel(genes="all").fit(cohort, tuple(cohort.donors.index))
     donors = donors_of(cohort, builders.labels(cohort, 5), metadata(cohort))
-    return make_loader(cohort, featurizer, sample, donors, (4, 1), Accelerator(cpu=True))  # type: ignore[arg-type]
+    return make_loader(cohort, featurizer, sample, donors, Draws(bag_size=4), Accelerator(cpu=True))  # type: ignore[arg-type]
 
 
 class Index(nn.Module):
