@@ -15,6 +15,7 @@ from oligo_ad.storage.compiled import compiled
 
 PENALTIES = np.logspace(-5, 1, 7)  # inverse strengths C of the L2 penalty that are tried
 SMALLEST = 1e-9  # of the largest eigenvalue; below it is rounding
+LEAST_SLOPE = 0.01  # of a standardised score
 SURE = 1e-15  # the nearest to 0 or 1 that a probability is taken for
 
 
@@ -124,11 +125,13 @@ def logistic(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Slope and intercept that make a score the logit of class 1, both classes weighing the same.
 
     The slope is that of a ridge regression on the standardised score with C = 1, so that a score which
-    separates a few donors does not become certainty.
+    separates a few donors does not become certainty. A score that ranks donors the wrong way round is not
+    turned round: without a signal, left-out donors are ranked so as often as not.
     """
     mean, sd = float(score.mean()), max(float(score.std()), SMALLEST)
     intercept, slope = _fit(((score - mean) / sd)[:, None], y, 1.0, np.zeros(2))
-    return float(slope / sd), float(intercept - slope * mean / sd)
+    slope = max(float(slope), LEAST_SLOPE) / sd
+    return slope, float(intercept - slope * mean)
 
 
 def balanced_loss(probability: np.ndarray, y: np.ndarray) -> float:

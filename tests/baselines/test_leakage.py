@@ -10,6 +10,7 @@ from oligo_ad.baselines.gene_sets import GeneSets
 from oligo_ad.baselines.predictors import RIVALS, Baselines
 from oligo_ad.baselines.views import Views
 from oligo_ad.data.split import Fold
+from oligo_ad.inputs.axes import Spread
 
 DONORS = pd.Index([f"D{n:02d}" for n in range(30)])
 LABEL = pd.Series([1] * 18 + [0] * 12, DONORS)
@@ -27,6 +28,7 @@ def views() -> Views:
     expression = np.maximum(rng.normal(1, 1, (n, GENES)) + signal * (np.arange(GENES) < 15), 0)
     expression[:, 40:] *= rng.random((n, GENES - 40)) < 0.5
     sex = (rng.random((n, 1)) < 0.5) * 1.0
+    spread = Spread(*(rng.normal(size=(n, 4)) + signal for _ in range(3)))
     kinds = rng.integers(20, 60, (n, 3)) + (20 * signal * [1, 0, 0]).astype(int)
     return Views(
         donors=DONORS,
@@ -35,6 +37,7 @@ def views() -> Views:
         pseudobulk=expression,
         composition=pd.DataFrame(kinds, DONORS, ["a", "b", "c"]),
         gene_sets=GeneSets({"first": np.arange(10), "last": np.arange(35, GENES)}),
+        spread=lambda known: spread,
     )
 
 
@@ -45,6 +48,11 @@ def spoiled(part: str) -> Baselines:
         label[SPOILED] = 1 - label[SPOILED]
     elif part == "pseudobulk":
         made.pseudobulk[DONORS.get_loc(SPOILED)] = np.arange(GENES)[::-1] * 1000.0
+    elif part == "axes":
+        spread = Spread(*(values.copy() for values in made.spread(FOLD.development)))
+        for values in spread:
+            values[DONORS.get_loc(SPOILED)] = 1e6
+        made = replace(made, spread=lambda known: spread)
     else:
         table = getattr(made, part).copy()
         if part == "composition":
@@ -54,7 +62,7 @@ def spoiled(part: str) -> Baselines:
     return Baselines(made, label, seed=0)
 
 
-@pytest.mark.parametrize("part", ["covariates", "depth", "pseudobulk", "composition", "label"])
+@pytest.mark.parametrize("part", ["covariates", "depth", "pseudobulk", "axes", "composition", "label"])
 def test_a_test_donor_moves_nothing_but_its_own_score(part: str) -> None:
     clean, other = Baselines(views(), LABEL, seed=0), spoiled(part)
     first, second = (made.score(FOLD).set_index("donor") for made in (clean, other))

@@ -119,3 +119,16 @@ def test_features_that_are_constant_among_known_donors_tell_nothing() -> None:
     x = coordinates([standardised(values, known)], known)
     found = regress(x, label, known, test, folds(label, known))
     assert found.test == pytest.approx(np.full(len(test), 0.5))
+
+
+def test_a_score_becomes_a_logit_and_is_never_turned_round() -> None:
+    rng = np.random.default_rng(0)
+    y = (np.arange(40) % 3 > 0).astype(float)
+    good = 3 * y + rng.normal(size=40)
+    slope, intercept = linear.logistic(good, y)
+    other = LogisticRegression(C=1.0, class_weight="balanced", tol=1e-10)
+    fitted = other.fit(((good - good.mean()) / good.std())[:, None], y)
+    expected = fitted.decision_function(((good - good.mean()) / good.std())[:, None])
+    assert slope * good + intercept == pytest.approx(expected, abs=1e-6)
+    turned, _ = linear.logistic(-good, y)
+    assert 0 < turned < 0.05 * slope

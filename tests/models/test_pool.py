@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oligo_ad.models.pool import Attention, Each, Mean, sum_by_sample
+from oligo_ad.models.pool import Attention, Each, Mean, Moments, sum_by_sample
 
 VECTORS = torch.tensor([[1.0, 2.0], [3.0, 6.0], [5.0, -1.0], [0.0, 4.0], [2.0, 2.0]])
 SAMPLE = torch.tensor([0, 0, 1, 0, 1])
@@ -38,6 +38,22 @@ def test_a_mean_is_of_the_nuclei_of_its_sample() -> None:
     torch.testing.assert_close(pooled, torch.tensor([[4 / 3, 4.0], [3.5, 0.5]]))
 
 
+def test_moments_are_mean_and_deviation_of_the_nuclei_of_their_sample() -> None:
+    pooled = Moments(2)(VECTORS, SAMPLE, 2)
+    bags = [VECTORS[[0, 1, 3]], VECTORS[[2, 4]]]
+    expected = torch.stack([torch.cat([bag.mean(0), bag.std(0, correction=0)]) for bag in bags])
+    torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
+    assert Moments(2).size == 4
+
+
+def test_nuclei_that_are_all_alike_have_a_slope_and_no_deviation_to_speak_of() -> None:
+    alike = torch.ones(5, 2, requires_grad=True)
+    pooled = Moments(2)(alike, SAMPLE, 2)
+    assert pooled[:, 2:].max() < 2e-3
+    pooled.sum().backward()
+    assert torch.isfinite(alike.grad).all()
+
+
 def test_attention_weighs_nuclei_as_computed_by_hand_and_weights_sum_to_one() -> None:
     pool = attention()
     pooled = pool(VECTORS, SAMPLE, 2)
@@ -48,9 +64,12 @@ def test_attention_weighs_nuclei_as_computed_by_hand_and_weights_sum_to_one() ->
 
 
 pools = pytest.mark.parametrize("pool", [Mean(2), Attention(2, hidden=4)], ids=["mean", "attention"])
+all_pools = pytest.mark.parametrize(
+    "pool", [Mean(2), Moments(2), Attention(2, hidden=4)], ids=["mean", "moments", "attention"]
+)
 
 
-@pools
+@all_pools
 def test_the_order_of_nuclei_in_a_bag_changes_nothing(pool: nn.Module) -> None:
     order = torch.tensor([4, 3, 1, 0, 2])
     torch.testing.assert_close(
@@ -63,14 +82,14 @@ def test_a_bag_of_one_is_its_nucleus(pool: nn.Module) -> None:
     torch.testing.assert_close(pool(VECTORS, torch.arange(5), 5), VECTORS)
 
 
-@pools
+@all_pools
 def test_a_bag_knows_nothing_of_the_other_bags(pool: nn.Module) -> None:
     changed = VECTORS.clone()
     changed[SAMPLE == 1] *= 1000
     assert torch.equal(pool(changed, SAMPLE, 2)[0], pool(VECTORS, SAMPLE, 2)[0])
 
 
-@pools
+@all_pools
 def test_scores_of_any_size_and_half_precision_overflow_nothing(pool: nn.Module) -> None:
     for vectors in (VECTORS * 1e6, VECTORS.to(torch.bfloat16).float()):
         assert torch.isfinite(pool(vectors, SAMPLE, 2)).all()

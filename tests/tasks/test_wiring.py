@@ -21,7 +21,7 @@ from oligo_ad.inputs.loader import NucleusLoader
 from oligo_ad.models.classifier import Classifier
 from oligo_ad.results import report
 from oligo_ad.training import fit as fitting
-from oligo_ad.training import fold_model
+from oligo_ad.training import fold_model, members
 from tests.builders import atlas, configuration, write
 
 Run = Callable[[ad.AnnData, str], Path]
@@ -123,7 +123,7 @@ def check_that_fitting_never_sees_a_test_donor(run: Run, monkeypatch: pytest.Mon
 
 def check_that_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[tuple[fitting.Fitted, dict[str, float]]] = []
-    original = fold_model.fit
+    original = members.fit
 
     def spy(classifier, loader, samples, config, seed, accelerator, *how):  # type: ignore[no-untyped-def]
         fitted = original(classifier, loader, samples, config, seed, accelerator, *how)
@@ -131,7 +131,7 @@ def check_that_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
         kept.append((fitted, again))
         return fitted
 
-    monkeypatch.setattr(fold_model, "fit", spy)
+    monkeypatch.setattr(members, "fit", spy)
     path = write(atlas(seed=4), tmp_path)
     overrides = ("fit.epochs=6", "fit.patience=6", "fit.optimizer.lr=0.01", f"cache.dir={tmp_path / 'c'}")
     tasks.run(configuration(f"data.path={path}", "evaluation.baselines=false", *overrides), tmp_path / "best")
