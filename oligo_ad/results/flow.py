@@ -137,7 +137,7 @@ def _lost(run: RunSummary, lost: pd.DataFrame, is_box: bool) -> list[Line]:
 
 def _parts(run: RunSummary, top: float) -> list[Box]:
     """Fewest and most donors and nuclei of each class in the parts of a fold, side by side."""
-    table = run.parts()
+    table = run.parts
     n = table["fold"].nunique()
     width, boxes = 2.16, []
     for place, (part, own) in enumerate(table.groupby("part", sort=False)):

@@ -1,6 +1,8 @@
 """Scores of donors (first) and nuclei (second), with intervals over donors, the independent unit."""
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +27,44 @@ class Scores:
     brier: Interval
 
 
+class Calls(NamedTuple):
+    """Numbers of right and wrong calls, and what follows; scikit-learn counts them anew each time."""
+
+    true_positive: int
+    false_positive: int
+    true_negative: int
+    false_negative: int
+
+    @classmethod
+    def of(cls, positive: np.ndarray, called: np.ndarray) -> "Calls":
+        """Count them; both arrays are boolean."""
+        pairs = ((positive, called), (~positive, called), (~positive, ~called), (positive, ~called))
+        return cls(*(int(np.count_nonzero(truth & call)) for truth, call in pairs))
+
+    @property
+    def right(self) -> int:
+        return self.true_positive + self.true_negative
+
+    @property
+    def wrong(self) -> int:
+        return self.false_positive + self.false_negative
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of sensitivity and specificity; that of one class where there is no other."""
+        of_class = (self.true_positive, self.false_negative), (self.true_negative, self.false_positive)
+        rates = [right / (right + wrong) for right, wrong in of_class if right + wrong]
+        return sum(rates) / len(rates)
+
+    @property
+    def mcc(self) -> float:
+        """Matthews' correlation of calls and labels; 0 where either is the same throughout."""
+        true_positive, false_positive, true_negative, false_negative = self
+        called, positive = true_positive + false_positive, true_positive + false_negative
+        varied = called * positive * (true_negative + false_negative) * (true_negative + false_positive)
+        return (true_positive * true_negative - false_positive * false_negative) / math.sqrt(varied or 1)
+
+
 def score(label: np.ndarray, probability: np.ndarray, threshold: np.ndarray | float) -> dict[str, float]:
     """Metrics of one set of donors or nuclei.
 
@@ -37,26 +77,19 @@ def score(label: np.ndarray, probability: np.ndarray, threshold: np.ndarray | fl
         auroc; balanced_accuracy; mcc (Chicco & Jurman 2020); auprc_minority, of the rarer class;
         brier; f1_positive, f1_negative; accuracy; true and false positives and negatives; prevalence.
     """
-    called = probability >= threshold
-    rare = label.mean() < 0.5
-    true_negative, false_positive, false_negative, true_positive = sk.confusion_matrix(
-        label, called, labels=[0, 1]
-    ).ravel()
+    rare, calls = label.mean() < 0.5, Calls.of(label == 1, probability >= threshold)
     found = {
         "auroc": sk.roc_auc_score(label, probability),
-        "balanced_accuracy": sk.balanced_accuracy_score(label, called),
-        "mcc": sk.matthews_corrcoef(label, called),
+        "balanced_accuracy": calls.balanced_accuracy,
+        "mcc": calls.mcc,
         "auprc_minority": sk.average_precision_score(
             label == int(rare), probability if rare else -probability
         ),
         "brier": sk.brier_score_loss(label, probability),
-        "f1_positive": sk.f1_score(label, called, zero_division=0),
-        "f1_negative": sk.f1_score(label, called, pos_label=0, zero_division=0),
-        "accuracy": sk.accuracy_score(label, called),
-        "true_positive": true_positive,
-        "false_positive": false_positive,
-        "true_negative": true_negative,
-        "false_negative": false_negative,
+        "f1_positive": 2 * calls.true_positive / (2 * calls.true_positive + calls.wrong or 1),
+        "f1_negative": 2 * calls.true_negative / (2 * calls.true_negative + calls.wrong or 1),
+        "accuracy": calls.right / len(label),
+        **calls._asdict(),
         "prevalence": label.mean(),
     }
     return {name: float(value) for name, value in found.items()}

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from oligo_ad.baselines.predictors import MEANING
@@ -270,7 +271,8 @@ def _donors(run: RunSummary) -> pd.DataFrame:
 def svg(figure: Figure) -> str:
     """A figure as text to stand in an <img>; the same figure is the same text, whatever the day."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    # Not by `savefig`, which draws each figure twice to find its layout.
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

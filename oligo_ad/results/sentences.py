@@ -160,6 +160,7 @@ class RunSummary:
                 rows.append(row)
         return pd.DataFrame(rows)
 
+    @cached_property
     def parts(self) -> pd.DataFrame:
         """Donors and nuclei, as numbers: a row for each fold, part and label."""
         donors, rows = self.record.facts.donor_table, []

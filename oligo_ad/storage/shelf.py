@@ -13,10 +13,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from importlib.util import resolve_name
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -199,10 +200,10 @@ def code_of(*modules: str, apart_from: tuple[str, ...] = ()) -> str:
         modules: full names, such as `oligo_ad.data.cohort`; they are read, not imported.
         apart_from: packages whose code does not count, because what it makes is hashed itself.
     """
-    trees = _trees(modules, apart_from)
-    parts = [version.encode() for version in _versions(trees)]
-    for module in sorted(trees):
-        file, statements = _file_of(module), _statements(trees[module])
+    sources = _sources(modules, apart_from)
+    parts = [version.encode() for version in _versions(sources)]
+    for module in sorted(sources):
+        file, statements = _file_of(module), sources[module].statements
         parts.append(f"{module}\n{statements}".encode())
         parts += [t.read_bytes() for t in sorted(file.parent.glob("*.csv.gz")) if t.name in statements]
     return digest(parts)
@@ -210,41 +211,45 @@ def code_of(*modules: str, apart_from: tuple[str, ...] = ()) -> str:
 
 def modules_of(*modules: str, apart_from: tuple[str, ...] = ()) -> list[str]:
     """The names of the modules whose code `code_of` hashes."""
-    return sorted(_trees(modules, apart_from))
+    return sorted(_sources(modules, apart_from))
 
 
-def _trees(modules: Iterable[str], apart_from: tuple[str, ...]) -> dict[str, ast.Module]:
+class Code(NamedTuple):
+    """The code of a module: `statements`, as text without docstrings; `imports`, each as (dots, module, names
+    taken from it)."""
+
+    statements: str
+    imports: tuple[tuple[int, str, tuple[str, ...]], ...]
+
+
+def _sources(modules: Iterable[str], apart_from: tuple[str, ...]) -> dict[str, Code]:
     """The code of some modules, and of all of this package that they import."""
-    found: dict[str, ast.Module] = {}
+    found: dict[str, Code] = {}
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
         if module not in found.keys() | NOT_HASHED and module.rpartition(".")[0] not in apart_from:
-            found[module] = ast.parse(_file_of(module).read_bytes())
+            found[module] = _code(_file_of(module).read_bytes())
             waiting += filter(_is_module, _imported(module, found[module]))
     return found
 
 
-def _versions(trees: dict[str, ast.Module]) -> Iterator[str]:
+def _versions(sources: dict[str, Code]) -> Iterator[str]:
     """Python and the packages that some modules import, each with its version."""
     yield f"python {sys.version_info.major}.{sys.version_info.minor}"
-    names = {name.partition(".")[0] for module, tree in trees.items() for name in _imported(module, tree)}
+    names = {name.partition(".")[0] for module, code in sources.items() for name in _imported(module, code)}
     for name in sorted(names - sys.stdlib_module_names - {"oligo_ad"}):
         with suppress(metadata.PackageNotFoundError):  # not installed, or by another name
             yield f"{name} {metadata.version(DISTRIBUTIONS.get(name, name))}"
 
 
-def _imported(module: str, tree: ast.Module) -> Iterator[str]:
+def _imported(module: str, code: Code) -> Iterator[str]:
     """What a module imports, wherever in its code."""
     package = module if _file_of(module).name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            source = resolve_name("." * node.level + (node.module or ""), package)
-            for alias in node.names:
-                name = f"{source}.{alias.name}"
-                yield name if _is_module(name) else source
+    for dots, source, names in code.imports:
+        source = resolve_name("." * dots + source, package)
+        members = (f"{source}.{name}" for name in names)
+        yield from (member if _is_module(member) else source for member in members) if names else [source]
 
 
 def _is_module(name: str) -> bool:
@@ -256,9 +261,14 @@ def _file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _statements(tree: ast.Module) -> str:
-    """The code of a module as text; its docstrings are removed."""
+@cache  # a run asks for the code of the same modules several times
+def _code(text: bytes) -> Code:
+    tree, imports = ast.parse(text), list[tuple[int, str, tuple[str, ...]]]()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Import):
+            imports += [(0, alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imports.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, False):
             del node.body[0]
-    return ast.dump(tree)
+    return Code(ast.dump(tree), tuple(imports))

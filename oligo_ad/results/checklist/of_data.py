@@ -96,7 +96,7 @@ def split(run: RunSummary) -> Answer:
     how = f"read from a saved split, {n} fold(s)" if config.file else f"{made}, seed {config.seed}"
     only = f", fold {config.only} alone" if config.only else ""
     few = f", of the training donors a share of {config.train_fraction}" if config.train_fraction < 1 else ""
-    parts = run.parts().groupby("part", sort=False)
+    parts = run.parts.groupby("part", sort=False)
     sizes = "; ".join(f"{part} {_sizes(run, table)}" for part, table in parts)
     return Answer(f"{how}{only}{few}. Donors in a fold: {sizes}. split.json names each donor")
 
