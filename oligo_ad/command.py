@@ -196,7 +196,7 @@ def _renamed(argument: str) -> str:
 
 def _help(overrides: list[str]) -> str:
     """The text of `--help`. Hydra's own takes three times as long and also lists Hydra's groups."""
-    groups = (f"  {folder.name}: {', '.join(_choices(folder.name))}" for folder in _groups())
+    groups = (f"  {group}: {', '.join(_choices(group))}" for group in _groups())
     tasks = (f"  {name:<12} {_purpose(CONF / 'task' / f'{name}.yaml')}" for name in _choices("task"))
     fields = OmegaConf.to_yaml(_compose(overrides))
     return HELP.format(tasks="\n".join(tasks), groups="\n".join(groups), fields=fields)
@@ -226,6 +226,8 @@ def _plainly(message: str) -> str:
         legal = _choices(group)
         return f"{group}={given}: {group} is one of {', '.join(legal)}.{nearest(given, legal)}"
     if key := re.search(r"[Cc]ould not override '([\w./@ -]+)'", message):
+        if key[1] in _groups():
+            return f"{key[1]} chooses what data=demo simulates: leave it out, or take data=demo."
         fields = set(_fields())
         tasks = [f"task={name}" for name in _choices("task") if key[1] in _fields(f"task={name}")]
         if tasks and key[1] not in fields:
@@ -235,7 +237,7 @@ def _plainly(message: str) -> str:
         hint = nearest(key[1], fields - {key[1]})
         return f"There is no field '{key[1]}'.{hint} `python run.py --help` lists every field."
     if "override must be a string" in message:
-        nulled = [group.name for group in _groups() if f"{group.name}=null" in sys.argv]
+        nulled = [group for group in _groups() if f"{group}=null" in sys.argv]
         return " ".join(f"{group}=null: {group} is one of {', '.join(_choices(group))}." for group in nulled)
     if "overrides/basic" in message or "override_grammar" in message:
         arguments = shlex.join(sys.argv[1:])
@@ -253,7 +255,7 @@ def _fields(*overrides: str) -> list[str]:
             names += [name, *(walk(value, name + ".") if isinstance(value, DictConfig) else ())]
         return names
 
-    return walk(_compose(list(overrides)), "") + [folder.name for folder in _groups()]
+    return walk(_compose(list(overrides)), "") + _groups()
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -261,8 +263,9 @@ def _compose(overrides: list[str]) -> DictConfig:
         return hydra.compose("config", overrides)
 
 
-def _groups() -> list[Path]:
-    return sorted(folder for folder in CONF.iterdir() if any(folder.glob("*.yaml")))
+def _groups() -> list[str]:
+    folders = {file.parent.relative_to(CONF) for file in CONF.glob("*/**/*.yaml")}
+    return sorted(folder.as_posix() for folder in folders if folder.parts[0] != "hydra")
 
 
 def _choices(group: str) -> list[str]:

@@ -59,13 +59,21 @@ _STRICT = ConfigDict(extra="forbid")
 class SimulationConfig:
     """The simulated atlas that `data=demo` writes once and then reads like any other file."""
 
-    nuclei: Annotated[int, Field(ge=500)]  # in the whole file: all cell types, all donors
+    nuclei: Annotated[int, Field(ge=500)]  # of all cell types and donors, without those of extra donors
     genes: Annotated[int, Field(ge=200, le=36601)]  # the most expressed ones of the panel
     effect: Annotated[float, Field(ge=0)]  # size of the planted marginal shifts; 1 = as published
     interaction: Annotated[float, Field(ge=0, le=1)]  # strength of the part no linear model sees
-    confounding: Annotated[float, Field(ge=0)]  # of depth, age and APOE with the label; 1 = as seen
+    confounding: Annotated[float, Field(ge=0)]  # of nuclei, depth, age and APOE with the label; 1 = as seen
     oligodendrocytes: Fraction  # share of all nuclei
     seed: Seed
+    scenario: str = "demo"  # the file of conf/data/simulation that the fields come from, for the record
+    # Mean share of affected nuclei in donors that are Not AD, Low, Intermediate, High.
+    affected: Annotated[tuple[Fraction, ...], Field(min_length=4, max_length=4)] = (0.20, 0.28, 0.38, 0.55)
+    # Which oligodendrocytes carry the marginal shifts: affected ones, whole; or all of a donor, alike, in
+    # proportion to its share. With `all` no nucleus is affected, and the interaction plants nothing.
+    shifted: Literal["affected", "all"] = "affected"
+    states: Annotated[int, Field(ge=0, le=50)] = 0  # programs unrelated to disease: nuclei and donors differ
+    extra: Annotated[int, Field(ge=0, le=499)] = 0  # further donors of each class, which no run trains on
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

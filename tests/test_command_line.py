@@ -106,6 +106,9 @@ def typed(*arguments: str) -> str:
         ("-m task=train,inspect", "task=train,inspect lists values"),
         ("sweep=mlp sweep.trials=3,4", "sweep.trials=3,4 lists values"),
         ("sweep=mlp sweep.trials=many", "sweep.trials=many: should be a valid integer"),
+        ("data/simulation=stats", "data/simulation=stats: data/simulation is one of demo, global"),
+        ("data/simulation=null", "data/simulation=null: data/simulation is one of demo, global"),
+        ("data=sea_ad data/simulation=rare", "leave it out, or take data=demo"),
     ],
 )
 def test_a_task_or_a_sweep_that_is_mistyped_is_answered_at_once(
@@ -125,7 +128,8 @@ def test_help_shows_every_task_with_its_purpose_and_imports_nothing_heavy() -> N
         [sys.executable, "-c", program], cwd=CONF.parent, capture_output=True, text=True, check=True
     ).stdout
     assert shown.endswith("[]\n")
-    assert_says(shown, *TASKS, "Draw the report of a finished run anew", f"task: {', '.join(TASKS)}")
+    groups = (f"task: {', '.join(TASKS)}", "data/simulation: demo, ")
+    assert_says(shown, *TASKS, "Draw the report of a finished run anew", *groups)
 
 
 def saved(folder: Path, settings: config.Config) -> Path:

@@ -152,7 +152,8 @@ def _simulated_file(simulation: SimulationConfig, cache: Path) -> Path:
 def _check_space(simulation: SimulationConfig, folder: Path) -> None:
     """Refuse a disk that has no room for a simulated atlas: HDF5 ends the process where it runs out of it."""
     # Bytes of a nucleus, in both matrices; measured for 200 to 36,601 genes, and a little more.
-    needed = simulation.nuclei * min(1000 + 3 * simulation.genes, 15_000) + (4 << 20)
+    nuclei = simulation.nuclei * (1 + simulation.extra / 30)  # of 81 donors; extra ones have more than most
+    needed = int(nuclei * min(1000 + 3 * simulation.genes, 15_000)) + (4 << 20)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

@@ -1,6 +1,7 @@
 """The counts of a simulated atlas: negative binomial around the expected profile of each nucleus."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import scipy.sparse as sp
 
 from oligo_ad.config import SimulationConfig
 from oligo_ad.progress import progress
-from oligo_ad.simulation.truth import Truth
+from oligo_ad.simulation.truth import Truth, state_columns
 from oligo_ad.threads import in_order
 
 DISPERSION_MEANS = np.array([0.03, 0.1, 0.3, 1.0, 3.0])  # dispersion by mean count, log-linear
@@ -23,12 +24,15 @@ BLOCK, THREADS = 500, 2  # nuclei drawn and written at once, and the threads tha
 
 def draw_counts(config: SimulationConfig, truth: Truth, obs: pd.DataFrame) -> Iterator[sp.csr_matrix]:
     """Counts of all nuclei in blocks of `BLOCK`, drawn by threads in advance of the writer."""
+    # No block holds nuclei of the cohort and of extra donors: the cohort's counts are the same without those.
+    starts = [*range(0, config.nuclei, BLOCK), *range(config.nuclei, len(obs), BLOCK)]
 
-    def draw(start: int) -> sp.csr_matrix:
-        return _draw_block(config, truth, obs.iloc[start : start + BLOCK], start)
+    def draw(block: tuple[int, int]) -> sp.csr_matrix:
+        start, end = block
+        return _draw_block(config, truth, obs.iloc[start:end], start)
 
     with progress("simulating", len(obs), "nuclei") as advance:
-        for counts in in_order(draw, range(0, len(obs), BLOCK), THREADS):
+        for counts in in_order(draw, pairwise([*starts, len(obs)]), THREADS):
             yield counts
             advance(counts.shape[0])
 
@@ -42,6 +46,7 @@ def _draw_block(config: SimulationConfig, truth: Truth, block: pd.DataFrame, sta
     log2_rate = np.log2(truth.genes["per_million"].to_numpy()) + truth.donor_log2[block["donor"]]
     log2_rate += truth.type_log2[block["cell_type"]]
     log2_rate += np.outer(block["affected"], disease)
+    log2_rate += block[state_columns(config)].to_numpy(float) @ truth.state_log2
     log2_rate += (block[["sign_a", "sign_b"]].to_numpy() * oligo[:, None]) @ together
     rate = np.exp2(log2_rate).astype(np.float32)
     depth = np.exp(block["ln_depth"].to_numpy()) / rate.sum(axis=1)

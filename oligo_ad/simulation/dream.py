@@ -37,6 +37,10 @@ def as_dream(obs: pd.DataFrame, donors: pd.DataFrame) -> pd.DataFrame:
     )
     frame = frame.assign(**CONSTANT)[sorted([*columns, *CONSTANT])]
     frame["SIMULATED affected"] = obs["affected"].to_numpy()
+    for state in (name for name in obs if name.startswith("state ")):
+        frame[f"SIMULATED {state}"] = obs[state].to_numpy()
+    if donors["extra"].any():
+        frame["SIMULATED extra"] = donor_of_nucleus["extra"].to_numpy()
     text = [name for name in frame if frame[name].dtype == object]
     return frame.astype(dict.fromkeys(text, "category"))
 
@@ -46,7 +50,8 @@ def _of_donors(donor: pd.DataFrame) -> dict[str, Any]:
     severity = donor["severity"].to_numpy()
     stage = np.digitize(severity, [0.2, 0.5, 0.9])
     return {
-        "ADNC": donor["adnc"],
+        # Of neither class, unless a run asks for these values.
+        "ADNC": np.where(donor["extra"], "Extra " + donor["adnc"], donor["adnc"]),
         "APOE Genotype": donor["apoe"],
         "Age at Death": donor["age"],
         "Braak": np.array(["Braak II", "Braak III", "Braak IV", "Braak VI"])[stage],

@@ -8,11 +8,15 @@ genes with padj < .05), donor-to-donor SD (log2), and the sex that expresses a g
 dispersion and nuclei per donor follow the same data; they are the constants of `truth.py` and
 `counts.py`.
 
-The planted disease signal has two parts, both in a share of each donor's nuclei (`affected`):
+The planted disease signal has two parts, both in a share of each donor's nuclei (`affected`), unless
+all of them are shifted:
 marginal shifts of real AD genes, and an interaction: two gene modules that go up or down together in
 affected nuclei and independently in others, so that no gene's mean, hence no linear model, shows it.
+Further programs, unrelated to disease, may differ between nuclei and donors. `conf/data/simulation/` has
+scenarios of them.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -26,7 +30,7 @@ from oligo_ad.simulation.truth import draw_nuclei, plant
 
 
 def write_atlas(path: Path, config: SimulationConfig) -> None:
-    """Simulate `config.nuclei` nuclei and write them to `path`, in blocks: memory stays flat.
+    """Simulate `config.nuclei` nuclei, and those of extra donors, and write them to `path`, in blocks.
 
     The layout is that of the DREAM file: X is ln(1 + counts per 10,000), `layers/UMIs` the counts,
     both CSR with gzip; every obs column, those with a '/' in their name too. The truth is in obs
@@ -53,5 +57,6 @@ def write_atlas(path: Path, config: SimulationConfig) -> None:
         write_frame(file, "obs", as_dream(obs, truth.donors))
         var = truth.genes.set_index("symbol")[["ensembl"]].rename(columns={"ensembl": "gene_ids"})
         write_frame(file, "var", var.rename_axis("index"))
-        uns = {"SIMULATED": "oligo_ad data=demo: no real donor", "SIMULATED seed": config.seed}
-        write_elem(file, "uns", uns | {"SIMULATED effect": config.effect})
+        parameters = {f"SIMULATED {name}": value for name, value in asdict(config).items()}
+        parameters["SIMULATED affected"] = np.array(config.affected)
+        write_elem(file, "uns", {"SIMULATED": "oligo_ad data=demo: no real donor"} | parameters)

@@ -599,9 +599,11 @@ def test_a_simulated_atlas_is_keyed_by_all_of_its_parameters(tmp_path: Path) -> 
     simulation = builders.configuration("data=demo").data.simulation
     assert simulation is not None
     values = {field.name: getattr(simulation, field.name) for field in fields(simulation)}
-    others = {
+    others = {"scenario": "another", "affected": (0.1, 0.2, 0.3, 0.4), "shifted": "all"} | {
         name: value / 2 + 0.01 if isinstance(value, float) else abs(value - 1)
         for name, value in values.items()
+        if isinstance(value, int | float)
     }
+    assert others.keys() == values.keys()
     changed = [replace(simulation, **{name: value}) for name, value in others.items()]
     assert len({simulated_path(one, tmp_path) for one in (simulation, *changed)}) == len(changed) + 1
