@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 PARTS = ("train", "validation", "test")  # of a fold
+ABOVE_CHANCE = "axes above chance"  # among the facts of a featurizer
 # JSON has no NaN: null stands for it.
 Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
 Count = Annotated[int, Field(ge=0)]

@@ -34,8 +34,10 @@ RIVALS = {
     "stack": "a convex combination of these, its weights learned inside the known donors",
 }
 ENSEMBLE = "ensemble"
+NETWORK = "network"
 MEANING = RIVALS | {
-    ENSEMBLE: "a convex combination of the model and pseudobulk, its weight learned on validation donors"
+    ENSEMBLE: "a convex combination of the model and pseudobulk, its weight learned on validation donors",
+    NETWORK: "the model's network, without the views that it is combined with",
 }
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from oligo_ad.baselines.gene_sets import GeneSets
+from oligo_ad.data.axes import Spread, bounds_by_donor, find_axes, positions, spread_of
 from oligo_ad.data.cohort import Cohort
-from oligo_ad.inputs.axes import Axes, Spread
 from oligo_ad.storage.expression import TARGET
 
 ZERO = 0.5  # nuclei counted for each level of a composition, so that none has the share 0
@@ -54,7 +54,8 @@ def read_views(cohort: Cohort, covariates: pd.DataFrame, kinds: pd.DataFrame, ge
 
 
 def _spread(cohort: Cohort, known: tuple[str, ...]) -> Spread:
-    return Axes().fit(cohort, known).spread(cohort)
+    found = find_axes(cohort, known)
+    return spread_of(positions(cohort, found.genes, found.loading), bounds_by_donor(cohort))
 
 
 def centred_log_ratio(nuclei_DK: np.ndarray, known: np.ndarray) -> np.ndarray:

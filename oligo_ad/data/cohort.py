@@ -74,6 +74,17 @@ class Cohort:
             return values
         return log_normalise(values, self.cells["total"].to_numpy())
 
+    def places_of(self, gene_names: list[str]) -> np.ndarray:
+        """Where the named genes are.
+
+        Raises:
+            UserError: some are not there.
+        """
+        place = {name: i for i, name in enumerate(self.genes["name"])}
+        if missing := [name for name in gene_names if name not in place]:
+            raise UserError(f"{len(missing)} genes of the model are not in this file: {listing(missing)}.")
+        return np.array([place[name] for name in gene_names], int)
+
     def rows_of(self, donors: Collection[str]) -> np.ndarray:
         """Rows of all nuclei of these donors, sorted."""
         return np.flatnonzero(self.cells["donor"].isin(donors).to_numpy())

@@ -10,7 +10,6 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 from torch import Tensor
 
 from oligo_ad.data.cohort import Cohort
-from oligo_ad.errors import UserError, listing
 from oligo_ad.inputs.batch import Inputs, Tokens
 from oligo_ad.inputs.panel import Choice, Flavor, choose_genes, describe_choice
 from oligo_ad.storage.expression import TARGET
@@ -190,21 +189,9 @@ def log_expression(cohort: Cohort) -> str:
     return f"ln(1 + counts per {TARGET:,})" if counts else "log expression as it is in the file"
 
 
-def places_of(cohort: Cohort, gene_names: list[str]) -> np.ndarray:
-    """Where the named genes are in a cohort.
-
-    Raises:
-        UserError: some are not there.
-    """
-    place = {name: i for i, name in enumerate(cohort.genes["name"])}
-    if missing := [name for name in gene_names if name not in place]:
-        raise UserError(f"{len(missing)} genes of the panel are not in this file: {listing(missing)}.")
-    return np.array([place[name] for name in gene_names], int)
-
-
 def _panel(cohort: Cohort, gene_names: list[str]) -> sp.csr_matrix:
     """Log values [nuclei, genes] of the named genes, in their order."""
-    return cohort.log_values(places_of(cohort, gene_names))
+    return cohort.log_values(cohort.places_of(gene_names))
 
 
 def ragged(values: sp.csr_matrix) -> Tokens:

@@ -8,12 +8,12 @@ import pandas as pd
 import torch
 
 from oligo_ad.baselines.linear import SMALLEST, logistic
+from oligo_ad.baselines.predictors import NETWORK
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.inputs.featurizers import Featurizer, State
 from oligo_ad.models.views import Known, View
 from oligo_ad.scores import aurocs
 
-NETWORK = "network"  # among the readers
 POWER = 4  # of the AUROC above chance: the better reader soon counts for nearly all
 LEAST = 0.02  # AUROC above chance that a reader counts for at least
 

@@ -18,7 +18,7 @@ from oligo_ad.baselines.views import pseudobulk_of
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError
 from oligo_ad.inputs.axes import Axes
-from oligo_ad.inputs.featurizers import Featurizer, State, places_of
+from oligo_ad.inputs.featurizers import Featurizer, State
 
 Fit = Callable[..., Regressed]
 
@@ -113,7 +113,7 @@ class PLS:
         return self._linear.fit([values_DG[:, genes]], own, known.label, known.held_out)
 
     def logits(self, cohort: Cohort, featurizer: Featurizer) -> pd.Series:
-        values_DG = pseudobulk_of(cohort)[:, places_of(cohort, self.gene_names)]
+        values_DG = pseudobulk_of(cohort)[:, cohort.places_of(self.gene_names)]
         return pd.Series(self._linear.logits([values_DG]), cohort.donors.index)
 
     def state(self) -> State:

@@ -9,6 +9,7 @@ from oligo_ad.results.verdict import ALPHA
 
 # What is called 0 or 1, by whether that is true.
 CALLED = {0: ("true_negative", "false_negative"), 1: ("true_positive", "false_positive")}
+FEW_AXES = 1
 FAR_ABOVE = 0.25  # training donor AUROC above test: more than a few donors explain
 
 
@@ -17,6 +18,7 @@ def alarms(evaluation: Evaluation) -> list[str]:
     return [
         *_of_metadata(evaluation),
         *_of_expression(evaluation),
+        *_of_axes(evaluation),
         *_of_calls(evaluation),
         *_of_ranking(evaluation),
     ]
@@ -33,6 +35,14 @@ def _of_metadata(evaluation: Evaluation) -> Iterator[str]:
 def _of_expression(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.doubt:
         yield f"Expression is uncertain: {evaluation.doubt}. Every score depends on it."
+
+
+def _of_axes(evaluation: Evaluation) -> Iterator[str]:
+    if evaluation.axes is not None and evaluation.axes <= FEW_AXES:
+        yield (
+            f"Nuclei of a donor differ along {evaluation.axes or 'no'} axis more than chance explains: a "
+            "model of axes has little to read. More nuclei, or deeper ones, may show more."
+        )
 
 
 def _of_calls(evaluation: Evaluation) -> Iterator[str]:

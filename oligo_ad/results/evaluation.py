@@ -6,7 +6,7 @@ import pandas as pd
 
 from oligo_ad.config import EvaluationConfig
 from oligo_ad.data.cohort import DOUBT
-from oligo_ad.facts import PARTS, FoldHistory
+from oligo_ad.facts import ABOVE_CHANCE, PARTS, FoldHistory
 from oligo_ad.record import Record
 from oligo_ad.results import metrics
 from oligo_ad.results.calibration import agreement
@@ -41,6 +41,7 @@ class Evaluation:
     none was scored. `differences`: of the model to each other predictor but the oracle;
     `expression_over_covariates`: of covariates with pseudobulk to covariates alone. `tests`: permutation
     tests per predictor, empty where labels were not permuted.
+    `axes`: how many axes explain more than chance, in the fold with the fewest; None where none were sought.
     `trained`: donors that a fold was trained on, on average. `doubt`: why expression may not be what it is
     taken for.
     """
@@ -60,6 +61,7 @@ class Evaluation:
     trained: float
     label_derived: tuple[str, ...]
     doubt: str
+    axes: int | None
 
     @property
     def headline(self) -> float:
@@ -158,6 +160,7 @@ def evaluate(
         trained=trained,
         label_derived=label_derived,
         doubt=doubt,
+        axes=min((int(h.input[ABOVE_CHANCE]) for h in histories if ABOVE_CHANCE in h.input), default=None),
     )
 
 

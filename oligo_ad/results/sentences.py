@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from oligo_ad.baselines.predictors import ENSEMBLE
+from oligo_ad.baselines.predictors import ENSEMBLE, NETWORK
 from oligo_ad.data.split import read_folds
 from oligo_ad.record import SPLIT, Record
 from oligo_ad.results.evaluation import MODEL, ORACLE, TEST, Evaluation
@@ -125,6 +125,7 @@ class RunSummary:
             MODEL: self.model,
             ORACLE: "oracle (planted truth)",
             ENSEMBLE: f"{self.model} and pseudobulk together",
+            NETWORK: f"{self.model}, its network alone",
         }
         return names.get(predictor, f"baseline: {predictor}")
 
@@ -145,6 +146,17 @@ class RunSummary:
         """Scores of the donors that were set aside, as text."""
         rows = {self.label(n): _row(s.pooled, shown(s.auroc)) for n, s in self.evidence.lockbox.items()}
         return pd.DataFrame(rows).T
+
+    def readers_table(self) -> pd.DataFrame:
+        """What is combined in each fold, as text: AUROC over known donors left out, and weight, of each."""
+        rows = {
+            history.fold: {
+                name: f"{reader.auroc:.3f}, weight {reader.weight:.2f}"
+                for name, reader in history.readers.items()
+            }
+            for history in self.record.histories
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index="fold").reset_index()
 
     def split_table(self) -> pd.DataFrame:
         """Donors and nuclei of each class in each part of each fold."""
@@ -199,6 +211,8 @@ class RunSummary:
         weights = ", ".join(f"{history.pos_weight:.3f}" for history in self.record.histories)
         if self.record.config.fit.pos_weight == "auto":
             samples = "donors" if self.by_donor else "nuclei"
+            if self.record.config.fit.sampling == "donor":
+                return "classes, and donors of a class, drawn alike"
             return (
                 f"the positive class weighted by negatives / positives among training {samples} ({weights})"
             )
@@ -209,10 +223,37 @@ class RunSummary:
         clip = self.record.config.fit.clip
         return "gradients not clipped" if clip is None else f"gradient norm clipped at {clip}"
 
+    @property
+    def left_out(self) -> str:
+        """Donors that are known to a fold, and scored by networks that have not seen them."""
+        if self.record.config.fit.members == 1:
+            return "validation donors of the fold"
+        return "known donors, each left out by one member"
+
+    def calibrated_on(self) -> str:
+        """How many donors a calibration is fitted on."""
+        donors = self.record.histories[0].donors
+        if self.record.config.fit.members > 1:
+            return f"on {donors['train'] + donors['validation']} donors, each left out by one member"
+        return f"on {donors['validation']} validation donors or about as many, which is few"
+
+    def trained_on(self) -> str:
+        """The donors that shape the weights of the network."""
+        fit = self.record.config.fit
+        if fit.members > 1:
+            every = ", then trained again on all of them" if fit.refit else ""
+            return f"{fit.members} members, each without another inner fold of the known donors{every}"
+        return "training and validation donors of the fold" if fit.refit else "training donors of the fold"
+
+    def epoch_kept(self) -> str:
+        """What chose the epoch."""
+        fit = self.record.config.fit
+        return "nothing: the last" if fit.keep == "last" else f"{self.left_out}, by {fit.monitor}"
+
     def threshold(self) -> str:
         """What the threshold was fitted on."""
         given = self.record.config.evaluation.threshold
-        return "validation donors of the fold" if given == "validation" else f"nothing: fixed at {given}"
+        return self.left_out if given == "validation" else f"nothing: fixed at {given}"
 
 
 def duration(seconds: float) -> str:

@@ -20,6 +20,7 @@ from oligo_ad.results.intervals import LEVEL, Interval
 from oligo_ad.results.permutation import PermutationTest
 
 ALPHA = 0.05
+AXES = "axes"  # among the baselines
 
 
 class Claim(Enum):
@@ -53,6 +54,7 @@ def verdict(evaluation: Evaluation, model: str, classes: tuple[str, str]) -> str
     sentences = [f"{_opening(found, evaluation, model, classes)}: {numbers}{_of_test(evaluation)}."]
     sentences += [_of_interval(found, auroc)] if found is not Claim.TOO_FEW else []
     sentences += [_of_comparator(found, evaluation, model)] if evaluation.comparator else []
+    sentences += [_of_axes(found, evaluation, model)]
     return " ".join(filter(None, sentences))
 
 
@@ -98,6 +100,16 @@ def _of_comparator(found: Claim, evaluation: Evaluation, model: str) -> str:
     if low > 0 and found is not Claim.CHANCE:
         return f"{text}; {model} does better."
     return f"{text}; {model} is not shown to do better."
+
+
+def _of_axes(found: Claim, evaluation: Evaluation, model: str) -> str:
+    """Whether a network was needed: a regression on axes is as good on most grounds."""
+    if AXES not in evaluation.differences or evaluation.comparator == AXES or found is Claim.TOO_FEW:
+        return ""
+    difference = evaluation.differences[AXES]
+    if difference.interval.low > 0 and found is not Claim.CHANCE:
+        return f"It does better than a regression on axes: {signed(difference)}."
+    return f"It is not shown to do better than a regression on axes: {signed(difference)}."
 
 
 def added_value(evaluation: Evaluation, model: str) -> list[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from oligo_ad.baselines.build import make_baselines
-from oligo_ad.baselines.predictors import ENSEMBLE, Baselines
+from oligo_ad.baselines.predictors import ENSEMBLE, NETWORK, Baselines
 from oligo_ad.config import Config, located
 from oligo_ad.data.cache import fingerprint, load_matched, source
 from oligo_ad.data.cohort import Cohort
@@ -27,7 +27,6 @@ from oligo_ad.facts import PARTS, DonorFacts, Epoch, FoldHistory, ReaderFacts, R
 from oligo_ad.faults import writing
 from oligo_ad.inputs.loader import Sample
 from oligo_ad.models.build import make_classifier, make_featurizer
-from oligo_ad.models.combination import NETWORK
 from oligo_ad.models.pretrained import Pretrained, read_pretrained
 from oligo_ad.record import BASELINES, FOLDS, LOCKBOX, MATCHED, PERMUTATIONS, SPLIT, Record
 from oligo_ad.results.calibration import fold_line

@@ -9,8 +9,8 @@ import pytest
 from oligo_ad.baselines.gene_sets import GeneSets
 from oligo_ad.baselines.predictors import RIVALS, Baselines
 from oligo_ad.baselines.views import Views
+from oligo_ad.data.axes import Spread
 from oligo_ad.data.split import Fold
-from oligo_ad.inputs.axes import Spread
 
 DONORS = pd.Index([f"D{n:02d}" for n in range(30)])
 LABEL = pd.Series([1] * 18 + [0] * 12, DONORS)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.stats import skew
 
+from oligo_ad.data.axes import Found, best_expressed, bounds_by_donor, find_axes, spread_of
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.errors import UserError
-from oligo_ad.inputs import axes
-from oligo_ad.inputs.axes import ABOVE_CHANCE, Axes, best_expressed, bounds_by_donor, find_axes, spread_of
+from oligo_ad.facts import ABOVE_CHANCE
+from oligo_ad.inputs.axes import Axes
 from tests import builders
 
 GENES, NUCLEI, PLANTED = 150, 40, 2
@@ -39,7 +40,7 @@ def train_of(cohort: Cohort) -> tuple[str, ...]:
     return tuple(cohort.donors.index[:10])
 
 
-def find(cohort: Cohort, donors: tuple[str, ...] | None = None) -> axes.Found:
+def find(cohort: Cohort, donors: tuple[str, ...] | None = None) -> Found:
     return find_axes(cohort, donors or train_of(cohort), GENES, NUCLEI, None)
 
 

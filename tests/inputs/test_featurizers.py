@@ -273,7 +273,7 @@ def test_a_restored_featurizer_reads_as_the_fitted_one(cohort: Cohort, panel: Pa
 def test_a_file_without_a_gene_of_the_panel_is_refused(cohort: Cohort) -> None:
     fitted = ExpressedPanel(genes="all").fit(cohort, TRAIN)
     other = replace(cohort, genes=cohort.genes.replace({"name": {"GENE4": "OTHER"}}))
-    with pytest.raises(UserError, match="1 genes of the panel are not in this file: GENE4"):
+    with pytest.raises(UserError, match="1 genes of the model are not in this file: GENE4"):
         fitted.tokens(other)
 
 

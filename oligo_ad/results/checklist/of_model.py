@@ -109,8 +109,8 @@ def independence(run: RunSummary) -> Answer:
     before = ", pretrained on other data, whose donors are not listed" * _is_pretrained(run)
     box = f". {len(facts.locked)} donors more are in a lockbox, in no fold" if facts.locked else ""
     return Answer(
-        f"no donor is in two parts of a fold. Fitted: {fitted}; weights: training donors{before}; epoch: "
-        f"validation donors; threshold: {run.threshold()};{rivals} on test donors: nothing{box}"
+        f"no donor is in two parts of a fold. Fitted: {fitted}; weights: {run.trained_on()}{before}; "
+        f"epoch: {run.epoch_kept()}; threshold: {run.threshold()};{rivals} on test donors: nothing{box}"
     )
 
 
