@@ -9,7 +9,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from oligo_ad.baselines.build import make_baselines
-from oligo_ad.baselines.predictors import ENSEMBLE, Baselines
+from oligo_ad.baselines.predictors import ENSEMBLE, NETWORK, Baselines
 from oligo_ad.config import Config
 from oligo_ad.data.contrast import Contrast, open_contrast
 from oligo_ad.data.permutation import strata_of
@@ -38,7 +38,10 @@ class Refit:
         Raises:
             UserError: the model's predictions are not finite.
         """
-        contrast = self.contrast.permuted(self.strata, self.config.seed, number)
+        return self.auroc_of(self.contrast.permuted(self.strata, self.config.seed, number))
+
+    def auroc_of(self, contrast: Contrast) -> dict[str, float]:
+        """The same of the labels and folds of a contrast of these donors."""
         label = contrast.labels.of_donor
         by_fold = [self._of_fold(contrast, fold, label) for fold in contrast.folds]
         return {str(name): float(value) for name, value in pd.DataFrame(by_fold).mean(skipna=False).items()}
@@ -47,8 +50,10 @@ class Refit:
         scores: dict[str, np.ndarray] = {}
         baselines = self.baselines and self.baselines.relabelled(label)
         if self.accelerator:
-            model = self._model_scores(contrast, fold, self.accelerator)
+            model, network = self._model_scores(contrast, fold, self.accelerator)
             scores["model"] = model[list(fold.test)].to_numpy()
+            if network is not None:
+                scores[NETWORK] = network[list(fold.test)].to_numpy()
             if baselines:
                 scores[ENSEMBLE] = baselines.ensemble(fold, model)
         if baselines:
@@ -57,16 +62,22 @@ class Refit:
         own = label[list(fold.test)].to_numpy()
         return dict(zip(scores, aurocs(own, np.stack(list(scores.values()))), strict=True))
 
-    def _model_scores(self, contrast: Contrast, fold: Fold, accelerator: Accelerator) -> pd.Series:
-        """Scores of validation and test donors by a model that is trained anew."""
+    def _model_scores(
+        self, contrast: Contrast, fold: Fold, accelerator: Accelerator
+    ) -> tuple[pd.Series, pd.Series | None]:
+        """Scores of donors that a model which is trained anew has not seen, and of its network alone, where
+        that is combined with other views."""
         seed_everything(self.config.seed, fold.number)
         model = prepare_model(self.config, contrast, fold, self.pretrained, accelerator)
         fitted = model.fit("", lambda epoch: None)
         logits = {part: model.logits(fitted, part) for part in ("validation", "test")}
+        network = model.network_logits(fitted, "test") if fitted.readers else None
         accelerator.free_memory()
         if not all(np.isfinite(own).all() for own in logits.values()):
             raise UserError(f"predictions of fold {fold.number} are not finite")
-        return model.donor_scores(logits)
+        return model.donor_scores(logits), network if network is None else model.donor_scores(
+            {"test": network}
+        )
 
 
 def open_refit(config: Config, folds: list[Fold], with_model: bool) -> Refit:
