@@ -75,9 +75,8 @@ class Refit:
         accelerator.free_memory()
         if not all(np.isfinite(own).all() for own in logits.values()):
             raise UserError(f"predictions of fold {fold.number} are not finite")
-        return model.donor_scores(logits), network if network is None else model.donor_scores(
-            {"test": network}
-        )
+        alone = None if network is None else model.donor_scores({"test": network})
+        return model.donor_scores(logits), alone
 
 
 def open_refit(config: Config, folds: list[Fold], with_model: bool) -> Refit:
