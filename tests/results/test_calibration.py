@@ -292,7 +292,7 @@ def test_other_test_donors_and_other_folds_do_not_move_the_line_of_a_fold(
 
 
 def test_the_report_shows_probabilities_with_the_number_of_donors(runs: dict[str, Path]) -> None:
-    for how, words in (("none", "by the prior alone"), ("platt", "method, on the validation donors")):
+    for how, words in (("none", "by the prior alone"), ("platt", "method, on validation donors of the fold")):
         page = (runs[how] / "report.html").read_text()
         assert words in page
         assert "Over 22 test donors" in page
