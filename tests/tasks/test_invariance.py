@@ -20,6 +20,7 @@ Change = Callable[[ad.AnnData], ad.AnnData]
 MODELS = {
     "mlp": ("model.network.hidden=[8]",),
     "transformer": ("model=transformer", "model.network.width=16", "model.network.layers=1"),
+    "donor": ("model=donor", "fit.members=2", "fit.bag_size=4", "fit.batch_size=8"),
     "a bag a donor": ("model.network.hidden=[8]", "pool=attention", "fit.bag_size=4", "fit.batch_size=4"),
 }
 

@@ -114,9 +114,21 @@ def test_attention_is_named_by_the_kernel_that_ran(path: Path, tmp_path: Path) -
     assert metrics["attention_kernels"] == ["flash_attention_for_cpu"]
 
 
-@pytest.mark.parametrize("pool", ["each", "mean", "attention"])
-def test_a_saved_model_predicts_as_it_did_in_its_run(pool: str, path: Path, tmp_path: Path) -> None:
-    config = settings(path, "metadata=on", "metadata.columns=[age,sex]", f"pool={pool}", "fit.bag_size=5")
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("pool=each",),
+        ("pool=mean",),
+        ("pool=attention",),
+        ("fit.members=2",),
+        ("model=donor", "fit.members=2", "fit.batch_size=8"),
+    ],
+    ids=lambda how: how[0],
+)
+def test_a_saved_model_predicts_as_it_did_in_its_run(
+    how: tuple[str, ...], path: Path, tmp_path: Path
+) -> None:
+    config = settings(path, "metadata=on", "metadata.columns=[age,sex]", "fit.bag_size=5", *how)
     tasks.run(config, tmp_path / "run")
     bundle = load_bundle(tmp_path / "run/folds/1/model.safetensors")
     cohort = load_cohort(config.data, Path(config.cache.dir))
