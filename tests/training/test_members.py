@@ -8,6 +8,7 @@ import torch
 
 from oligo_ad.inputs.loader import BagLoader, NucleusLoader
 from oligo_ad.models.classifier import Committee
+from oligo_ad.training.fit import Samples, fit
 from oligo_ad.training.fold_model import FoldModel, prepare_model
 from oligo_ad.training.machine import make_accelerator, seed_everything
 from oligo_ad.training.members import Trained
@@ -20,7 +21,9 @@ Make = Callable[..., FoldModel]
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     folder = tmp_path_factory.mktemp("members")
-    path = builders.write(builders.atlas(12, 9, effect=0.5), folder)
+    adata = builders.atlas(12, 9, nuclei=48, effect=0.5)
+    few = adata.obs["Donor ID"].str.endswith(("0", "2", "4")) & (np.arange(adata.n_obs) >= 12 * 21)
+    path = builders.write(adata[~few], folder)  # 24 nuclei of a donor, of some only six
 
     def made(*overrides: str) -> FoldModel:
         words = ("model=mlp", "model.network.hidden=[8]", *overrides)
@@ -91,16 +94,16 @@ def test_members_see_other_batches_even_of_the_same_donors(
 
 
 def test_the_last_epoch_is_kept_where_that_is_asked_for(make: Make) -> None:
-    long = ("fit.epochs=8", "fit.optimizer.lr=0.03", "fit.patience=2", "seed=3")
+    long = ("fit.epochs=12", "fit.optimizer.lr=0.05", "fit.patience=1")
     best, last = train(make(*long)), train(make(*long, "fit.keep=last"))
-    assert len(last.history) == last.best_epoch == 8
-    assert len(best.history) < 8
+    assert len(last.history) == last.best_epoch == 12
+    assert len(best.history) < 12
 
 
 def test_a_refit_learns_from_validation_donors_too_for_as_many_epochs(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = make("fit.refit=true", "fit.epochs=6", "fit.patience=1", "fit.optimizer.lr=0.02")
+    model = make("fit.refit=true", "fit.epochs=12", "fit.patience=1", "fit.optimizer.lr=0.05")
     seen, honest = [], NucleusLoader.shuffled
 
     def spy(self, samples, batch_size, seed, epoch):  # type: ignore[no-untyped-def]
@@ -114,6 +117,7 @@ def test_a_refit_learns_from_validation_donors_too_for_as_many_epochs(
         set(model.loader.donor[model.samples["train"]]),
     )
     n_first = len(trained.history)
+    assert trained.best_epoch < 12
     assert [donors for donors, _ in seen] == [first] * n_first + [second] * trained.best_epoch
     assert second > first
     donor = model.loader.donor
@@ -122,6 +126,19 @@ def test_a_refit_learns_from_validation_donors_too_for_as_many_epochs(
     # What decided, and what validation donors are scored by, is the first training.
     validation = model.samples["validation"]
     assert trained.held_out[validation] != pytest.approx(alone(model, trained.model, validation))
+
+
+def test_a_refit_begins_with_the_weights_that_the_network_began_with(make: Make) -> None:
+    words = ("fit.refit=true", "fit.epochs=3", "model.network.dropout=0")
+    refitted, other = train(make(*words)), make(*words)
+    known = other.samples["train"]
+    everyone = Samples(known, known[:0], other.label)
+    epochs = refitted.best_epoch
+    again = fit(
+        other.members[0], other.loader, everyone, other.config.fit, 0, other.accelerator, "", epochs=epochs
+    )
+    for name, weight in refitted.model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name]), name
 
 
 def test_more_members_than_donors_of_a_class_are_refused_with_what_to_type(make: Make) -> None:
