@@ -44,14 +44,8 @@ class Workplace:
 
     def python(self, *words: str) -> str:
         """What `python WORDS` prints; it must end well."""
-        output = self.folder / "output.txt"
-        process = FORKS.Process(target=_python, args=(words, self.folder, output, self._environment))
-        process.start()
-        process.join(TIMEOUT)
-        process.kill()
-        process.join()
-        printed = output.read_text()
-        assert process.exitcode == 0, f"python {shlex.join(words)}\n{printed[-3000:]}"
+        code, printed = python(words, self.folder, self.folder / "output.txt", self._environment)
+        assert code == 0, f"python {shlex.join(words)}\n{printed[-3000:]}"
         return printed
 
     def shell(self, command: str, folder: Path | None = None) -> str:
@@ -71,6 +65,18 @@ class Workplace:
     @property
     def _environment(self) -> dict[str, str]:
         return {**ENVIRONMENT, "OLIGO_AD_CACHE": str(self.folder / "cache"), "HOME": str(self.folder)}
+
+
+def python(
+    words: Sequence[str], folder: Path, output: Path, environment: dict[str, str]
+) -> tuple[int | None, str]:
+    """`python WORDS` in a folder: its exit code, and what it prints, which is in the file `output` then."""
+    process = FORKS.Process(target=_python, args=(words, folder, output, environment))
+    process.start()
+    process.join(TIMEOUT)
+    process.kill()
+    process.join()
+    return process.exitcode, output.read_text()
 
 
 def _python(words: Sequence[str], folder: Path, output: Path, environment: dict[str, str]) -> None:

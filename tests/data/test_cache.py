@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import logging
-import multiprocessing
 import os
 import shutil
 import time
@@ -30,6 +29,7 @@ from oligo_ad.storage import rows, shelf
 from oligo_ad.storage.matrix import FILES as MATRIX
 from oligo_ad.storage.matrix import MatrixWriter
 from tests import builders
+from tests.commands import FORKS
 
 
 @pytest.fixture(scope="module")
@@ -362,10 +362,9 @@ def load_in_a_process(config: dict[str, object], where: Path, start: Barrier) ->
 
 @pytest.mark.slow
 def test_six_processes_at_once_build_once_and_load_the_same(config: DataConfig, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    start = context.Barrier(6)
+    start = FORKS.Barrier(6)
     processes = [
-        context.Process(target=load_in_a_process, args=(asdict(config), tmp_path, start)) for _ in range(6)
+        FORKS.Process(target=load_in_a_process, args=(asdict(config), tmp_path, start)) for _ in range(6)
     ]
     for process in processes:
         process.start()
@@ -412,7 +411,7 @@ def test_a_build_that_is_killed_leaves_nothing_that_is_trusted(
     config: DataConfig, tmp_path: Path, blocks: int
 ) -> None:
     arguments = (asdict(config), tmp_path, blocks)
-    process = multiprocessing.get_context("spawn").Process(target=build_for_ever, args=arguments)
+    process = FORKS.Process(target=build_for_ever, args=arguments)
     process.start()
     while not (tmp_path / "here").exists():
         assert process.is_alive()

@@ -177,6 +177,7 @@ def test_values_that_are_no_counts_are_not_thinned(tmp_path: Path) -> None:
 # In a run
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 SMALL = ("fit.epochs=1", "model.network.hidden=[8]", "evaluation.baselines=false")
 MODELS = {
     "nuclei": SMALL,

@@ -26,6 +26,7 @@ from oligo_ad.training.checkpoint import load_bundle
 from oligo_ad.training.predict import predict_cohort
 from tests import builders
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 LABEL = pd.Series([1] * 30 + [0] * 20, [f"D{n:02d}" for n in range(50)])
 
 
@@ -85,7 +86,7 @@ def test_locked_donors_are_in_no_fold_no_cohort_and_no_baseline(tmp_path: Path) 
 
 def check_that_what_is_locked_changes_nothing(folder: Path) -> None:
     """Other counts and facts of the locked donors: the same models, predictions and baselines."""
-    words = ("metadata=on", "metadata.columns=[age,sex]")
+    words = ("metadata=on", "metadata.columns=[age,sex]", "evaluation.depth_matched=false")
     (folder / "other").mkdir()
     tasks.run(settings(folder, *words), folder / "one")
     locked = {donor for donor in (f"D{n:02d}" for n in range(26)) if is_locked(donor, 0.3)}

@@ -1,6 +1,7 @@
 """One person under two ids, or in two cohorts, is found; chance is not taken for a person."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,8 +137,10 @@ def test_a_run_keeps_the_facts_of_its_donors_in_hashes() -> None:
     assert words[4:] == ["-", "-", "-"]
 
 
-def run(folder: Path) -> Record:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Record:
     """On an atlas beside which there is another with the same donors under other ids."""
+    folder = tmp_path_factory.mktemp("overlap")
     adata = builders.atlas(PMI=3 + np.arange(15) * 1.7)
     adata.obs["PMI"] = adata.obs["PMI"].astype(float)
     adata.obs_names = nuclei(adata.n_obs, 0, "", "{}-1")["barcode"]
@@ -158,25 +161,24 @@ def told(record: Record, file: str, run: str | None, capsys: pytest.CaptureFixtu
 
 
 def test_inspect_tells_the_donors_that_a_run_has_seen(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Record, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Those in its lockbox too; by id, or under other ids by their facts and barcodes."""
-    record = run(tmp_path)
-    assert record.facts.locked
-    assert "15 donors are in both, by id" in told(record, "atlas.h5ad", str(record.folder), capsys)
-    assert "in both" not in told(record, "atlas.h5ad", None, capsys)
-    text = told(record, "renamed.h5ad", str(record.folder), capsys)
-    n = len(record.facts.donors)
+    assert run.facts.locked
+    assert "15 donors are in both, by id" in told(run, "atlas.h5ad", str(run.folder), capsys)
+    assert "in both" not in told(run, "atlas.h5ad", None, capsys)
+    text = told(run, "renamed.h5ad", str(run.folder), capsys)
+    n = len(run.facts.donors)
     builders.assert_says(text, "15 pairs of donors agree", f"{n} donors are there by their barcodes")
 
 
-def test_a_run_of_an_earlier_version_is_compared_by_id_alone(tmp_path: Path) -> None:
-    record = run(tmp_path)
-    facts = json.loads((record.folder / "facts.json").read_text())
+def test_a_run_of_an_earlier_version_is_compared_by_id_alone(run: Record, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "run")
+    facts = json.loads((run.folder / "facts.json").read_text())
     for of in facts["donors"].values():
         del of["person"]
-    (record.folder / "facts.json").write_text(json.dumps(facts))
-    people = people_in(Record(record.folder))
+    (tmp_path / "run/facts.json").write_text(json.dumps(facts))
+    people = people_in(Record(tmp_path / "run"))
     assert set(people.facts.loc[list(facts["donors"])].to_numpy().ravel()) == {""}
     assert len(people.key) == 15
 

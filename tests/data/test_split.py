@@ -60,7 +60,7 @@ def divide(label: pd.Series, config: SplitConfig) -> list[Fold]:
         raise
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tables(), protocols)
 def test_every_donor_is_in_exactly_one_part_and_each_part_has_both_classes(
     label: pd.Series, config: SplitConfig
@@ -232,7 +232,7 @@ def test_every_donor_validates_about_as_often_as_any_other() -> None:
 # A share of the training donors
 
 
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.floats(0.05, 1), st.floats(0.05, 1), st.integers(0, 50))
 def test_a_smaller_share_of_training_donors_is_a_part_of_a_larger_one(
     one: float, other: float, seed: int

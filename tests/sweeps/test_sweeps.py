@@ -28,7 +28,9 @@ from oligo_ad.sweeps import search, study, sweep
 from oligo_ad.sweeps.study import STUDY, Pruned, open_study, reporter
 from oligo_ad.sweeps.trials import Trial, TrialRunner
 from tests.builders import CONF, answer, assert_says, atlas, configuration, write
+from tests.commands import ENVIRONMENT, python
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 SEARCHES = ["mlp", "scgpt", "transformer"]
 GRIDS = ["learning_curve", "sensitivity"]
 Ending = Callable[[Path, dict[str, str]], None]
@@ -552,38 +554,47 @@ def test_one_fold_of_a_split_is_that_fold(path: Path, tmp_path: Path) -> None:
 # The command line
 
 
-def run_py(*words: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def run_py(*words: str, cache: Path) -> tuple[int | None, str]:
+    """The exit code of a command, and what it prints."""
+    environment = ENVIRONMENT | {"OLIGO_AD_CACHE": str(cache)}
+    return python(["run.py", *words], CONF.parent, cache.with_suffix(".txt"), environment)
+
+
+def run_py_anew(*words: str, cache: Path) -> tuple[int | None, str]:
+    """The same in a program of its own: a forked process does not end while joblib's are there."""
+    ended = subprocess.run(
         [sys.executable, "run.py", *words],
         cwd=CONF.parent,
         env=os.environ | {"OLIGO_AD_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
         timeout=300,
     )
+    return ended.returncode, ended.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize(("launcher", "start"), [("basic", run_py), ("joblib", run_py_anew)])
 def test_a_sweep_from_the_command_line_ends_in_a_leaderboard_and_goes_on(
-    launcher: str, path: Path, tmp_path: Path
+    launcher: str, start: Callable[..., tuple[int | None, str]], path: Path, tmp_path: Path
 ) -> None:
     small = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
     few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "tracker=none")
     words = ("-m", *small, *few, "fit.optimizer.lr=0.001,1e30", f"hydra/launcher={launcher}")
     folder = tmp_path / "sweep"
-    first = run_py(*words, "fit.log_every=1", f"hydra.sweep.dir={folder}", cache=tmp_path / "cache")
-    assert first.returncode == 1, first.stderr
-    assert_says(first.stderr, "1 trials have no result", f"sweep.resume={folder}")
+    code, first = start(*words, "fit.log_every=1", f"hydra.sweep.dir={folder}", cache=tmp_path / "cache")
+    assert code == 1, first
+    assert_says(first, "1 trials have no result", f"sweep.resume={folder}")
     table = pd.read_csv(folder / "leaderboard.csv")
     assert table["status"].tolist() == ["finished", "failed"]
     assert_says(table["failure"][1], "the loss became")
     assert "the loss became" in (folder / "leaderboard.html").read_text()
     before = (folder / "0" / RESULT).stat().st_mtime_ns
     (folder / "1" / FAILURE).unlink()
-    again = run_py(*words, "fit.log_every=1", f"sweep.resume={folder}", cache=tmp_path / "cache")
-    assert again.returncode == 1
+    code, _ = start(*words, "fit.log_every=1", f"sweep.resume={folder}", cache=tmp_path / "cache")
+    assert code == 1
     assert (folder / "0" / RESULT).stat().st_mtime_ns == before
     assert (folder / "1" / FAILURE).exists()
 
@@ -596,16 +607,18 @@ def test_a_search_from_the_command_line_ends_in_what_it_chose_and_its_trials_can
     few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "tracker=none")
     folder = tmp_path / "sweep"
     words = (*small, *few, "sweep=mlp", "sweep.trials=2", f"hydra.sweep.dir={folder}")
-    ended = run_py(*words, cache=tmp_path / "cache")
-    assert ended.returncode == 0, ended.stderr
+    code, ended = run_py(*words, cache=tmp_path / "cache")
+    assert code == 0, ended
     assert (folder / "best/1/report.html").exists()
     for trial in (0, 1):
         saved = OmegaConf.load(folder / str(trial) / "config.yaml")
         assert (saved.task.study, saved.task.trial) == (str(folder / STUDY), trial)
         assert not {"sweep", "rerun", "run"} & set(saved)
     (folder / STUDY).unlink()
-    twice = run_py(f"rerun={folder / '1'}", f"hydra.run.dir={tmp_path / 'twice'}", cache=tmp_path / "cache")
-    assert twice.returncode == 0, twice.stderr
+    code, twice = run_py(
+        f"rerun={folder / '1'}", f"hydra.run.dir={tmp_path / 'twice'}", cache=tmp_path / "cache"
+    )
+    assert code == 0, twice
     before, after = (json.loads((f / RESULT).read_text()) for f in (folder / "1", tmp_path / "twice"))
     for part in ("headline", "objective", "donors", "cells"):
         assert before[part] == after[part]
@@ -616,12 +629,12 @@ def test_a_trial_of_a_grid_is_repeated_from_its_directory(path: Path, tmp_path: 
     words = ("data=sea_ad", f"data.path={path}", "data.min_genes=1", "data.min_nuclei=2", "fit.epochs=1")
     few = ("fit.batch_size=16", "model.featurizer.n_genes=30", "seed=5")
     once, twice = tmp_path / "sweep/0", tmp_path / "twice"
-    ended = run_py("-m", *words, *few, f"hydra.sweep.dir={once.parent}", cache=tmp_path / "cache")
-    assert ended.returncode == 0, ended.stderr
-    ended = run_py(f"rerun={once}", f"hydra.run.dir={twice}", cache=tmp_path / "x")
-    assert ended.returncode == 0, ended.stderr
+    code, ended = run_py("-m", *words, *few, f"hydra.sweep.dir={once.parent}", cache=tmp_path / "cache")
+    assert code == 0, ended
+    code, ended = run_py(f"rerun={once}", f"hydra.run.dir={twice}", cache=tmp_path / "x")
+    assert code == 0, ended
     tables = (pd.read_parquet(folder / "cells.parquet") for folder in (once, twice))
     pd.testing.assert_frame_equal(*tables, check_exact=True)
-    refused = run_py(f"rerun={once}", "seed=3", cache=tmp_path / "cache")
-    assert refused.returncode == 1
-    assert_says(refused.stdout + refused.stderr, "seed=3 has no use")
+    code, refused = run_py(f"rerun={once}", "seed=3", cache=tmp_path / "cache")
+    assert code == 1
+    assert_says(refused, "seed=3 has no use")

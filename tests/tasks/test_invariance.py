@@ -16,6 +16,7 @@ from oligo_ad.baselines.predictors import ENSEMBLE
 from oligo_ad.record import Record
 from tests import builders
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 Change = Callable[[ad.AnnData], ad.AnnData]
 MODELS = {
     "mlp": ("model.network.hidden=[8]",),

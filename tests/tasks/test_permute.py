@@ -29,6 +29,7 @@ from oligo_ad.training import workers
 from oligo_ad.training.refit import Refit, open_refit
 from tests.builders import CONF, atlas, configuration, write
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 ROOT = CONF.parent
 BASELINES = {"majority", "covariates", "depth", "pseudobulk", "covariates+pseudobulk", "stack"}
 

@@ -19,7 +19,6 @@ from oligo_ad.config import Config
 from oligo_ad.data.cache import load_cohort
 from oligo_ad.errors import UserError
 from oligo_ad.record import Record
-from oligo_ad.results import report
 from oligo_ad.tasks import train
 from oligo_ad.training import fold_model
 from oligo_ad.training.checkpoint import load_bundle
@@ -36,7 +35,8 @@ TRANSFORMER = (
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path, without_pictures: None) -> Path:
+    """An atlas; runs on it draw no pictures."""
     return write(atlas(), tmp_path)
 
 
@@ -97,9 +97,8 @@ def test_every_score_comes_with_its_interval_and_its_baselines(path: Path, tmp_p
 @pytest.mark.parametrize("model", [("model=mlp",), TRANSFORMER], ids=["mlp", "transformer"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_run_gives_the_same_bits(
-    path: Path, tmp_path: Path, model: tuple[str, ...], precision: str, monkeypatch: pytest.MonkeyPatch
+    path: Path, tmp_path: Path, model: tuple[str, ...], precision: str
 ) -> None:
-    monkeypatch.setattr(report, "draw", lambda run: {})
     fast = (*model, f"precision={precision}", "metadata=on", "evaluation.baselines=false")
     for name in ("first", "second"):
         tasks.run(settings(path, *fast), tmp_path / name)
@@ -180,7 +179,6 @@ def test_the_learning_rate_follows_the_optimizer_step_whatever_is_accumulated(
         return fitted
 
     monkeypatch.setattr(fold_model, "fit", spy)
-    monkeypatch.setattr(report, "draw", lambda run: {})
     for name, words in (
         ("whole", ["fit.batch_size=16"]),
         ("parts", ["fit.batch_size=8", "fit.accumulate=2"]),

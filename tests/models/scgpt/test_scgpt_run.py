@@ -15,7 +15,6 @@ from oligo_ad.config import Config
 from oligo_ad.data import cache
 from oligo_ad.data.cache import kept_array, load_cohort
 from oligo_ad.models.frozen import Frozen
-from oligo_ad.results import report
 from oligo_ad.training.checkpoint import load_bundle
 from tests.builders import (
     answer,
@@ -50,9 +49,8 @@ def settings(path: Path, model: str, *overrides: str) -> Config:
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def path(tmp_path: Path, without_pictures: None) -> Path:
     """An atlas; runs on it draw no pictures."""
-    monkeypatch.setattr(report, "draw", lambda run: {})
     return write(atlas(), tmp_path)
 
 
