@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from oligo_ad.baselines import pls
 from oligo_ad.baselines.linear import coordinates, inner_folds, logistic, regress, standardised
 from oligo_ad.baselines.pls import partial_least_squares
 from oligo_ad.baselines.views import pseudobulk_of
@@ -11,7 +12,7 @@ from oligo_ad.data.cohort import Cohort
 from oligo_ad.inputs.axes import Axes
 from oligo_ad.inputs.featurizers import StandardisedPanel
 from oligo_ad.models.combination import combine, fit_readers, restored
-from oligo_ad.models.views import PLS, AxisMoments, Known
+from oligo_ad.models.views import PLS, AxisMoments, Known, Linear
 from oligo_ad.scores import aurocs
 from tests import builders
 
@@ -30,6 +31,12 @@ def known(cohort: Cohort) -> Known:
     held_out = inner_folds(own, 0)
     assert held_out is not None
     return Known(donors, own, held_out)
+
+
+@pytest.fixture(autouse=True)
+def few_genes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PLS chooses among them."""
+    monkeypatch.setattr(pls, "GENES", 20)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +61,19 @@ def test_a_view_is_the_fit_in_coordinates(view: type, cohort: Cohort, known: Kno
     found = made.logits(cohort, axes)
     assert found.to_numpy() == pytest.approx(np.log(expected.test / (1 - expected.test)), abs=1e-6)
     assert inner == pytest.approx(np.log(expected.inner / (1 - expected.inner)))
+
+
+def test_blocks_of_any_size_find_the_way_back_to_features() -> None:
+    rng = np.random.default_rng(0)
+    blocks, own = [5 * rng.normal(size=(20, 3)) + 1, rng.normal(size=(20, 30))], np.arange(4, 20)
+    label = np.arange(20) % 2
+    inner = inner_folds(label[own].astype(float), 0)
+    assert inner is not None
+    made = Linear(regress)
+    made.fit(blocks, own, label[own].astype(float), inner)
+    x = coordinates([standardised(block, own) for block in blocks], own)
+    expected = regress(x, label, own, np.arange(20), inner)
+    assert made.logits(blocks) == pytest.approx(np.log(expected.test / (1 - expected.test)), abs=1e-6)
 
 
 @pytest.mark.parametrize("view", [PLS, AxisMoments])
