@@ -255,7 +255,7 @@ class PermuteTask:
 
     name: Literal["permute"]
     run: str | None  # its directory
-    predictors: Literal["all", "baselines"]  # baselines: they alone, in seconds
+    predictors: Literal["all", "baselines"]  # baselines: they alone, in minutes
 
 
 Task = Annotated[

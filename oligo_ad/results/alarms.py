@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from oligo_ad.baselines.predictors import ENSEMBLE
+from oligo_ad.baselines.predictors import ENSEMBLE, NETWORK
 from oligo_ad.errors import listing
 from oligo_ad.results.evaluation import FEW_DONORS, MODEL, Evaluation
 from oligo_ad.results.verdict import ALPHA
@@ -87,5 +87,6 @@ def _of_ranking(evaluation: Evaluation) -> Iterator[str]:
             f"The smaller class has {evaluation.smallest_class} {part} donors in all: one donor moves every "
             "number. Use split=cv."
         )
-    if better := [name for name, of in evaluation.differences.items() if of.value <= 0 and name != ENSEMBLE]:
+    rivals = {name: of for name, of in evaluation.differences.items() if name not in (ENSEMBLE, NETWORK)}
+    if better := [name for name, of in rivals.items() if of.value <= 0]:
         yield f"As good or better: {listing(better)}."

@@ -93,7 +93,7 @@ class RunSummary:
         command = command_of(["task=permute", word("run", self.folder)])
         return (
             f"Not tested against permuted labels: `{command}` does that, in about {duration(seconds)} for "
-            f"{OFFERED} permutations; with task.predictors=baselines for the baselines alone, in seconds."
+            f"{OFFERED} permutations; with task.predictors=baselines for the baselines alone, in minutes."
         )
 
     def results_table(self, level: Literal["donors", "cells"]) -> pd.DataFrame:
