@@ -16,6 +16,9 @@ PATHS = ("HOME", "OLIGO_AD_CACHE")
 # Of a shell or a notebook: the first would run other code to draw, the second gives a run another name.
 REMOVED = ("MPLBACKEND", "HYDRA_MAIN_MODULE")
 
+# Threads that have nothing to do sleep: beside other programs they would burn the time of those that work.
+WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def world_size() -> int:
     """How many processes share the run; 1 unless torchrun or accelerate launch has started more."""
@@ -39,6 +42,7 @@ def settle_environment() -> list[str]:
             del os.environ[name]
     for name in REMOVED:
         os.environ.pop(name, None)
+    os.environ.setdefault(*WAITING)
     if (size := world_size()) > 1:
         _check_place(size)
         return []

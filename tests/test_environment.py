@@ -14,7 +14,10 @@ from oligo_ad.training import machine
 from tests.builders import CONF, answer, assert_says, atlas, configuration, write
 
 PLACE = {"RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-READ = (*launch.PLACE, *launch.OTHERS, *launch.PATHS, *launch.REMOVED, "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+READ = (
+    *launch.PLACE, *launch.OTHERS, *launch.PATHS, *launch.REMOVED, "PMI_SIZE", "OMPI_COMM_WORLD_SIZE",
+    "OMP_WAIT_POLICY",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +26,21 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in READ:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+def test_threads_sleep_while_they_wait_unless_the_user_wants_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launch.settle_environment()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    launch.settle_environment()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_the_policy_is_set_before_any_library_reads_it() -> None:
+    loaded = "import sys, oligo_ad.command; print('torch' in sys.modules, 'sklearn' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True).split() == ["False", "False"]
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,8 @@ def test_the_directory_of_a_run_at_work_is_refused_to_another(
         (["fit.epoch=3"], "There is no field 'fit.epoch'. Did you mean 'fit.epochs'?"),
         (
             ["model=transfomer"],
-            "model is one of donor, mlp, mlp_axes, scgpt, scgpt_frozen, transformer. Did you mean 'transformer'?",
+            "model is one of donor, mlp, mlp_axes, scgpt, scgpt_frozen, transformer. Did you mean "
+            "'transformer'?",
         ),
         (["data=null"], "data is one of anndata, demo, sea_ad."),
         (["data.path=a=b.h5ad"], "data.path=a=b.h5ad"),
