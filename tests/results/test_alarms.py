@@ -10,7 +10,8 @@ import pytest
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.data.split import Fold, make_folds
 from oligo_ad.results.alarms import alarms
-from oligo_ad.results.evaluation import Evaluation, evaluate
+from oligo_ad.results.evaluation import Difference, Evaluation, evaluate
+from oligo_ad.results.intervals import Interval
 from oligo_ad.results.permutation import PermutationTest
 from tests import builders
 
@@ -168,3 +169,22 @@ def test_a_doubt_about_expression_is_an_alarm(cohort: Cohort) -> None:
     assert set(doubted) - set(alarms(plain)) == {
         "Expression is uncertain: X may be anything. Every score depends on it."
     }
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"), [(0, "along no axis"), (1, "along 1 axis"), (2, None), (None, None)]
+)
+def test_axes_that_chance_explains_are_told(cohort: Cohort, axes: int | None, said: str | None) -> None:
+    label = builders.labels(cohort, 24).loc[cohort.cells["donor"]].to_numpy()
+    found = alarms(replace(result(cohort, weak_signal(label, 2.0)), axes=axes))
+    assert [alarm for alarm in found if "axis" in alarm] == (
+        [] if said is None else [next(alarm for alarm in found if said in alarm)]
+    )
+
+
+def test_the_network_of_a_combination_is_no_rival(cohort: Cohort) -> None:
+    label = builders.labels(cohort, 24).loc[cohort.cells["donor"]].to_numpy()
+    good = result(cohort, weak_signal(label, 2.0))
+    own = Difference(-0.1, Interval(-0.2, 0.0))
+    both = alarms(replace(good, differences={"network": own, "axes": own}))
+    assert [alarm for alarm in both if "As good" in alarm] == ["As good or better: axes."]

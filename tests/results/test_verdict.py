@@ -115,3 +115,29 @@ def test_added_value_is_told_over_covariates_with_and_without_expression() -> No
     assert "against these alone: +0.700 (+0.500 to +0.900)" in told[2]
     assert "ensemble with pseudobulk: +0.400" in told[3]
     assert added_value(replace(evaluation, differences={}, expression_over_covariates=None), "mlp") == []
+
+
+@pytest.mark.parametrize(
+    ("p", "gain", "said"),
+    [
+        (None, (-0.1, 0.2), "is not shown to do better than a regression on axes: +0.050"),
+        (None, (0.02, 0.2), "It does better than a regression on axes: +0.110"),
+        (0.5, (0.02, 0.2), "is not shown to do better than a regression on axes"),
+    ],
+)
+def test_a_network_that_a_regression_on_axes_equals_says_so(
+    p: float | None, gain: tuple[float, float], said: str
+) -> None:
+    evaluation = found(p)
+    own = {"axes": Difference(sum(gain) / 2, Interval(*gain))}
+    text = verdict(replace(evaluation, differences=evaluation.differences | own), "mlp", NAMES)
+    assert said in text
+    few = found(p, evaluation=SMALL)
+    assert "axes" not in verdict(replace(few, differences=few.differences | own), "mlp", NAMES)
+
+
+def test_where_axes_are_the_comparator_they_are_named_once() -> None:
+    evaluation = replace(
+        found(), comparator="axes", differences={"axes": Difference(0.1, Interval(-0.1, 0.3))}
+    )
+    assert verdict(evaluation, "mlp", NAMES).count("axes") == 1

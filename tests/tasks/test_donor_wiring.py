@@ -10,11 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from oligo_ad import tasks
 from oligo_ad.data.contrast import Contrast
 from oligo_ad.data.split import Fold
 from oligo_ad.inputs.axes import Axes
 from oligo_ad.models import combination
 from oligo_ad.models.views import PLS, AxisMoments, Known
+from oligo_ad.record import Record
+from oligo_ad.results import report
 from oligo_ad.training import fold_model
 from oligo_ad.training.fold_model import FoldModel, prepare_model
 from oligo_ad.training.machine import make_accelerator, seed_everything
@@ -198,3 +201,38 @@ def test_a_donor_that_is_centred_with_others_is_caught(
     monkeypatch.setattr(Axes, "tokens", together)
     with pytest.raises(AssertionError):
         check_that_a_ruined_test_donor_changes_only_itself(fit, tmp_path)
+
+
+def test_a_run_tells_what_is_combined_and_whom_it_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "draw", lambda run: {})
+    path = write(healthy(), tmp_path)
+    words = (*WORDS, "evaluation.threshold=validation", "evaluation.calibration=platt")
+    config = configuration(f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", *words)
+    tasks.run(config, tmp_path / "run")
+    record = Record(tmp_path / "run")
+    (history,) = record.histories
+    weights = {name: reader.weight for name, reader in history.readers.items()}
+    assert list(weights) == ["network", "pls", "axes"]
+    assert sum(weights.values()) == pytest.approx(1)
+    page = (tmp_path / "run/report.html").read_text()
+    for name, reader in history.readers.items():
+        assert f"{reader.auroc:.3f}, weight {reader.weight:.2f}" in page, name
+    for said in (
+        "What is combined",
+        "donor, its network alone",
+        "3 members, each without another inner fold of the known donors",
+        "nothing: the last (2 of 2)",
+        "known donors, each left out by one member",
+        "drawn alike",
+    ):
+        assert said in page, said
+    table = record.predictions
+    development = {
+        donor for part in ("train", "validation") for donor in table[table["part"] == part]["donor"]
+    }
+    assert set(table[table["part"] == "validation"]["donor"]) == development
+    assert record.baselines is not None
+    assert record.baselines["network"].between(0, 1).all()
+    assert record.metrics["headline"]["trained_donors"] == len(development)
