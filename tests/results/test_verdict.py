@@ -137,7 +137,11 @@ def test_a_network_that_a_regression_on_axes_equals_says_so(
 
 
 def test_where_axes_are_the_comparator_they_are_named_once() -> None:
+    plain = found()
     evaluation = replace(
-        found(), comparator="axes", differences={"axes": Difference(0.1, Interval(-0.1, 0.3))}
+        plain,
+        donors=plain.donors | {"axes": plain.donors["rival"]},
+        comparator="axes",
+        differences={"axes": Difference(0.1, Interval(-0.1, 0.3))},
     )
     assert verdict(evaluation, "mlp", NAMES).count("axes") == 1

@@ -229,9 +229,8 @@ def test_a_run_tells_what_is_combined_and_whom_it_learned_from(
     ):
         assert said in page, said
     table = record.predictions
-    development = {
-        donor for part in ("train", "validation") for donor in table[table["part"] == part]["donor"]
-    }
+    development = set(table[table["part"] == "train"]["donor"])
+    assert not development & set(table[table["part"] == "test"]["donor"])
     assert set(table[table["part"] == "validation"]["donor"]) == development
     assert record.baselines is not None
     assert record.baselines["network"].between(0, 1).all()
