@@ -136,10 +136,11 @@ def _donors(genes: list[str]) -> ad.AnnData:
 def small(command: str, *more: str) -> list[str]:
     """The words of a command of `run.py`, with what makes it short."""
     words = [re.sub(r"range\(\d+\)", "range(1)", word) for word in shlex.split(command)]
+    words = [re.sub(r"^permutations=\d+$", "permutations=19", word) for word in words]
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if "rerun" in given or given.get("task") in ("report", "cache", "clear_cache") or "--help" in words:
         return words
-    added = [*SMALL]
+    added = [*SMALL, *(["permutations=19"] if given.get("task") == "permute" else [])]
     if given.get("data", "demo") == "demo":
         added += ["data.simulation.nuclei=1500", "data.simulation.genes=300"]
     if given.get("split") == "cv" or given.get("experiment") in ("demo_cv", "no_signal"):

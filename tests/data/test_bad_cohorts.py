@@ -171,7 +171,7 @@ def test_donors_of_one_nucleus_each_reach_the_training(
     def begin(*_: object) -> None:
         raise UserError("the training begins")
 
-    monkeypatch.setattr(fold_model, "fit", begin)
+    monkeypatch.setattr(fold_model, "fit_members", begin)
     path = write(atlas(nuclei=2), tmp_path)
     config = configuration(f"data.path={path}", f"cache.dir={tmp_path / 'cache'}", "data.min_nuclei=1")
     assert answer(tasks.run, config, tmp_path / "run") == "the training begins"

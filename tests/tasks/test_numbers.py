@@ -15,8 +15,8 @@ from oligo_ad.results import report
 from tests.builders import atlas, configuration, write
 
 N_FOLDS = 3
-# The others need an obs column of kinds of nuclei, and a file of gene sets.
-SCORED = [name for name in MEANING if name not in ("composition", "gene_sets")]
+# The others need an obs column of kinds of nuclei, a file of gene sets, and a model that combines views.
+SCORED = [name for name in MEANING if name not in ("composition", "gene_sets", "network")]
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from tests.builders import CONF, atlas, configuration, write
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 ROOT = CONF.parent
-BASELINES = {"majority", "covariates", "depth", "pseudobulk", "covariates+pseudobulk", "stack"}
+BASELINES = {"majority", "covariates", "depth", "pseudobulk", "pls", "axes", "covariates+pseudobulk", "stack"}
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from oligo_ad.data.cache import load_cohort
 from oligo_ad.errors import UserError
 from oligo_ad.record import Record
 from oligo_ad.tasks import train
-from oligo_ad.training import fold_model
+from oligo_ad.training import fold_model, members
 from oligo_ad.training.checkpoint import load_bundle
 from oligo_ad.training.fit import Fitted
 from tests.builders import CONF, assert_predicts_as_in_its_run, atlas, configuration, write
@@ -85,8 +85,8 @@ def test_every_score_comes_with_its_interval_and_its_baselines(path: Path, tmp_p
     tasks.run(settings(path), tmp_path / "run")
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     for level in ("donors", "cells"):
-        both = {"covariates", "pseudobulk", "covariates+pseudobulk"}
-        assert {"model", "majority", "depth", *both, "stack", "ensemble"} == set(metrics[level])
+        rivals = {"majority", "depth", "covariates", "pseudobulk", "pls", "axes", "covariates+pseudobulk"}
+        assert {"model", *rivals, "stack", "ensemble"} == set(metrics[level])
         for scores in metrics[level].values():
             assert scores["auroc"]["low"] <= scores["mean_over_folds"]["auroc"] <= scores["auroc"]["high"]
     assert metrics["training"]["donors"]["auroc"] >= 0
@@ -171,14 +171,14 @@ def test_the_learning_rate_follows_the_optimizer_step_whatever_is_accumulated(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = []
-    original = fold_model.fit
+    original = members.fit
 
     def spy(*arguments: object) -> Fitted:
         fitted = original(*arguments)  # type: ignore[arg-type]
         rates.append([epoch.learning_rate for epoch in fitted.history])
         return fitted
 
-    monkeypatch.setattr(fold_model, "fit", spy)
+    monkeypatch.setattr(members, "fit", spy)
     for name, words in (
         ("whole", ["fit.batch_size=16"]),
         ("parts", ["fit.batch_size=8", "fit.accumulate=2"]),
