@@ -174,6 +174,7 @@ SMALLER = {
     "mlp": [PANEL, "model.network.hidden=[16]"],
     "transformer": [PANEL, "model.network.width=16", "model.network.heads=2", "model.network.layers=1"],
     "mlp,transformer": [PANEL],
+    "donor": ["model.featurizer.n_genes=200", "fit.members=2"],
     "scgpt": ["model.featurizer.max_len=32"],
     "scgpt_frozen": ["model.featurizer.featurizer.max_len=32"],
     "frozen_transformer": ["+model.featurizer.featurizer.n_genes=30", "+model.featurizer.network.width=16"],
