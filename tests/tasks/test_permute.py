@@ -215,7 +215,7 @@ def test_what_a_stopped_test_has_made_is_kept_and_its_processes_end(
             os.killpg(test.pid, signal.SIGKILL)
         test.wait()
     done = record.permutations
-    assert done[0].auroc == replace(refit, accelerator=None).auroc(1)
+    assert done[0].auroc == replace(refit, accelerator=None).auroc(done[0].number)
     (record.folder / ".lock").unlink(missing_ok=True)
     n = done[-1].number + 1
     permute.permute(asked(made[0], record.folder, n), Path("none"))
