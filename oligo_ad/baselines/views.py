@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from oligo_ad.baselines.gene_sets import GeneSets
-from oligo_ad.data.axes import Spread, bounds_by_donor, find_axes, positions, spread_of
+from oligo_ad.data.axes import Spread, find_axes, spread_on_axes
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.storage.expression import TARGET
 
@@ -55,7 +55,7 @@ def read_views(cohort: Cohort, covariates: pd.DataFrame, kinds: pd.DataFrame, ge
 
 def _spread(cohort: Cohort, known: tuple[str, ...]) -> Spread:
     found = find_axes(cohort, known)
-    return spread_of(positions(cohort, found.genes, found.loading), bounds_by_donor(cohort))
+    return spread_on_axes(cohort, found.genes, found.loading)
 
 
 def centred_log_ratio(nuclei_DK: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -142,6 +142,11 @@ def positions(cohort: Cohort, genes: list[str], loading_GK: np.ndarray) -> np.nd
     return found_NK
 
 
+def spread_on_axes(cohort: Cohort, genes: list[str], loading_GK: np.ndarray) -> Spread:
+    """How the nuclei of each donor of a cohort lie on axes; each donor's from its own nuclei alone."""
+    return spread_of(positions(cohort, genes, loading_GK), bounds_by_donor(cohort))
+
+
 def spread_of(positions_NK: np.ndarray, bounds: np.ndarray) -> Spread:
     """How nuclei lie around their donors, whose bounds are given."""
     parts = [_spread(positions_NK[first:last].astype(np.float64)) for first, last in bounds]

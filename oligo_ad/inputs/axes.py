@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oligo_ad.data.axes import GENES, NUCLEI, Spread, bounds_by_donor, find_axes, positions, spread_of
+from oligo_ad.data.axes import GENES, NUCLEI, Spread, bounds_by_donor, find_axes, positions, spread_on_axes
 from oligo_ad.data.cohort import Cohort
 from oligo_ad.facts import ABOVE_CHANCE
 from oligo_ad.inputs.batch import Inputs, Tokens
@@ -52,7 +52,7 @@ class Axes:
     def fit(self, cohort: Cohort, train: tuple[str, ...]) -> Self:
         found = find_axes(cohort, train, self.n_genes, self.nuclei, self.n_axes)
         own = cohort.of(train)
-        spread = spread_of(positions(own, found.genes, found.loading), bounds_by_donor(own))
+        spread = spread_on_axes(own, found.genes, found.loading)
         within_K = np.exp(spread.log_variance).mean(0) ** 0.5
         mean_K, sd_K = spread.mean.mean(0), spread.mean.std(0)
         learned = (found.loading, within_K, mean_K, np.where(sd_K > 0, sd_K, 1.0))
@@ -82,7 +82,7 @@ class Axes:
 
     def spread(self, cohort: Cohort) -> Spread:
         """How the nuclei of each donor of a cohort lie on the axes."""
-        return spread_of(positions(cohort, self.gene_names, self.loading_GK.numpy()), bounds_by_donor(cohort))
+        return spread_on_axes(cohort, self.gene_names, self.loading_GK.numpy())
 
     def state(self) -> State:
         return {"loading": self.loading_GK, "within": self.within_K, "mean": self.mean_K, "sd": self.sd_K}

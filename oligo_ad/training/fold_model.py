@@ -27,7 +27,7 @@ from oligo_ad.training.attention import attention_kernels
 from oligo_ad.training.checkpoint import Bundle, Usage
 from oligo_ad.training.fit import EVALUATION_BATCH, Samples
 from oligo_ad.training.members import Trained, fit_members
-from oligo_ad.training.predict import donors_of, make_loader, predict, prediction_table
+from oligo_ad.training.predict import combined, donors_of, make_loader, predict, prediction_table
 
 TRIAL_BATCH = 16  # samples, for finding which attention kernel runs
 
@@ -86,20 +86,11 @@ class FoldModel:
         if part == "validation":
             return trained.held_out[self.samples[part]]
         logit = self.network_logits(trained, part)
-        return self._combined(trained, logit, self.contrast.cohort, self.samples[part])
+        return combined(trained.readers, logit, self.samples[part], self.contrast.cohort, self.featurizer)
 
     def network_logits(self, trained: Trained, part: str) -> np.ndarray:
         """The same of the network alone."""
         return predict(trained.model, self.loader, self.samples[part], self._batch_size, self.accelerator)
-
-    def _combined(
-        self, trained: Trained, logit: np.ndarray, cohort: Cohort, samples: np.ndarray
-    ) -> np.ndarray:
-        """Logits of a network's samples with what it is combined with."""
-        if not trained.readers:
-            return logit
-        network = pd.Series(logit, cohort.donors.index[samples])
-        return trained.readers.logits(network, cohort, self.featurizer).to_numpy()
 
     def predictions(self, logits: dict[str, np.ndarray]) -> pd.DataFrame:
         """The table of predictions, a row per sample of these parts; columns as in `record`."""
@@ -120,7 +111,7 @@ class FoldModel:
         loader = make_loader(cohort, self.featurizer, self.sample, donors, draws, self.accelerator)
         samples = loader.samples_of(np.arange(len(cohort.donors)))
         logit = predict(trained.model, loader, samples, self._batch_size, self.accelerator)
-        logit = self._combined(trained, logit, cohort, samples)
+        logit = combined(trained.readers, logit, samples, cohort, self.featurizer)
         table = prediction_table(cohort, loader, samples, logit)
         return table.assign(fold=self.fold.number, seed=self.config.seed, part="test")
 

@@ -5,6 +5,7 @@ folds, and each is trained without one of them: so every known donor has a logit
 seen it, and together the members have learned from all.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
@@ -69,7 +70,7 @@ def fit_members(
     for number, (classifier, samples) in enumerate(zip(classifiers, parts, strict=True)):
         own = f"{name}member_{number + 1}/" if not alone else name
         given = (config, seed + APART * number, accelerator)
-        untrained = {key: value.clone() for key, value in classifier.state_dict().items()}
+        untrained = copy.deepcopy(classifier.state_dict()) if config.refit else {}
         found = fit(classifier, loader, samples, *given, own, watch if alone else _nothing)
         size = EVALUATION_BATCH * config.batch_size
         held_out[samples.validation] = predict(found.model, loader, samples.validation, size, accelerator)

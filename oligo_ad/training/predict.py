@@ -19,6 +19,7 @@ from oligo_ad.inputs.loader import (
     Process,
     Sample,
 )
+from oligo_ad.models.combination import Readers
 from oligo_ad.training.checkpoint import Bundle
 
 
@@ -76,6 +77,16 @@ def predict(
     return found[samples]
 
 
+def combined(
+    readers: Readers | None, logit: np.ndarray, samples: np.ndarray, cohort: Cohort, featurizer: Featurizer
+) -> np.ndarray:
+    """Logits of a network's samples, with what it is combined with; as they are where it is alone."""
+    if not readers:
+        return logit
+    network = pd.Series(logit, cohort.donors.index[samples])
+    return readers.logits(network, cohort, featurizer).to_numpy()
+
+
 def prediction_table(cohort: Cohort, loader: Loader, samples: np.ndarray, logit: np.ndarray) -> pd.DataFrame:
     """donor, barcode (None where a donor is a sample), logit; for a simulated cohort also `truth`."""
     cells = cohort.cells
@@ -98,7 +109,5 @@ def predict_cohort(bundle: Bundle, cohort: Cohort, accelerator: Accelerator) -> 
     samples = loader.samples_of(np.arange(len(cohort.donors)))
     model = accelerator.prepare(bundle.classifier)
     logit = predict(model, loader, samples, usage.batch_size, accelerator)
-    if bundle.readers:
-        network = pd.Series(logit, cohort.donors.index[samples])
-        logit = bundle.readers.logits(network, cohort, bundle.featurizer).to_numpy()
+    logit = combined(bundle.readers, logit, samples, cohort, bundle.featurizer)
     return prediction_table(cohort, loader, samples, logit)
